@@ -1,0 +1,1 @@
+//! The reference auth, room and message services.

@@ -1,0 +1,3 @@
+//! roomcast: a horizontally scalable Socket.IO chat node.
+
+pub mod backend;

@@ -1,0 +1,3 @@
+//! Arguments → one role → exit code.
+
+fn main() {}

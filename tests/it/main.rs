@@ -1,0 +1,1 @@
+//! The integration tests: real Redis, real HTTP, several nodes in one process.
