@@ -1,3 +1,5 @@
 //! roomcast: a horizontally scalable Socket.IO chat node.
 
 pub mod backend;
+pub mod config;
+pub mod model;

@@ -1,0 +1,268 @@
+//! Every setting, its default and its check; the only reader of the environment.
+//!
+//! A setting comes from a flag, else from the environment or `.env`, else from the TOML file given by `--config`,
+//! else from its default. `roomcast config` prints the table that the [`settings!`] macro keeps.
+
+mod source;
+mod value;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use source::{ConfigError, Source};
+pub use value::{AppMatch, AuthMode, Durability, LogFormat, Millis, Origins, Secret, TokenScope};
+use value::{List, Setting, Url};
+
+/// One row of `roomcast config`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct SettingInfo {
+    /// The name in the environment and in the TOML file.
+    pub name: &'static str,
+    /// The default, as one would write it; `None` when there is none.
+    pub default: Option<&'static str>,
+    /// What it does.
+    pub doc: &'static str,
+    /// Whether its value is secret: it may then also come from the file named by `<NAME>_FILE`.
+    pub secret: bool,
+}
+
+/// Declares the settings: `field: Type = "default" => "NAME"`, or `field: Option<Type> => "NAME"`.
+macro_rules! settings {
+    ($( $(#[doc = $doc:literal])+ $field:ident : $ty:ty $(= $default:literal)? => $name:literal; )+) => {
+        /// The typed configuration of every role.
+        #[derive(Debug, Clone)]
+        pub struct Config { $( $(#[doc = $doc])+ pub $field: $ty, )+ }
+
+        impl Config {
+            /// Every setting in the order of the documentation.
+            pub const SETTINGS: &[SettingInfo] = &[ $( SettingInfo {
+                name: $name,
+                default: settings!(@default $($default)?),
+                doc: concat!($($doc, "\n"),+),
+                secret: <$ty as Setting>::SECRET,
+            }, )+ ];
+
+            /// Reads every setting; the first bad value is the error.
+            pub fn read(source: &Source) -> Result<Self, ConfigError> {
+                source.refuse_unknown(Self::SETTINGS)?;
+                Ok(Self { $( $field: source.setting($name, settings!(@default $($default)?))?, )+ })
+            }
+        }
+    };
+    (@default $default:literal) => { Some($default) };
+    (@default) => { None };
+}
+
+settings! {
+    /// Where clients connect.
+    listen: SocketAddr = "0.0.0.0:8080" => "ROOMCAST_LISTEN";
+    /// Where health, metrics and administration answer.
+    ops_listen: SocketAddr = "0.0.0.0:9090" => "ROOMCAST_OPS_LISTEN";
+    /// Redis: redis://, rediss://, redis-cluster://, redis-sentinel:// or redis+unix://.
+    redis_url: Secret = "redis://127.0.0.1:6379" => "REDIS_URL";
+    /// Where access tokens are verified: `jwt` (here) or `http` (by the auth service).
+    auth_mode: AuthMode = "jwt" => "AUTH_MODE";
+    /// HS256 secret of access tokens.
+    jwt_secret: Option<Secret> => "JWT_SECRET";
+    /// PEM public key of access tokens (RS256, ES256, EdDSA).
+    jwt_public_key: Option<Secret> => "JWT_PUBLIC_KEY";
+    /// Address of the JSON Web Key Set of access tokens.
+    jwks_url: Option<Url> => "JWKS_URL";
+    /// Clock difference tolerated in `exp` and `nbf`.
+    jwt_leeway: Millis = "60s" => "JWT_LEEWAY";
+    /// Value that `iss` must have.
+    jwt_issuer: Option<String> => "JWT_ISSUER";
+    /// Value that `aud` must contain.
+    jwt_audience: Option<String> => "JWT_AUDIENCE";
+    /// Claim that holds the user's id.
+    jwt_claim_platformid: String = "platformid" => "JWT_CLAIM_PLATFORMID";
+    /// Claim that holds the user's name.
+    jwt_claim_username: String = "username" => "JWT_CLAIM_USERNAME";
+    /// Claim that holds the login session.
+    jwt_claim_sid: String = "sid" => "JWT_CLAIM_SID";
+    /// Base address of the auth service.
+    auth_url: Url => "AUTH_URL";
+    /// Base address of the room and message service.
+    api_url: Url => "API_URL";
+    /// Bearer token sent to both services.
+    upstream_token: Option<Secret> => "UPSTREAM_TOKEN";
+    /// How long one call of a service may take.
+    upstream_timeout: Millis = "3s" => "UPSTREAM_TIMEOUT";
+    /// Path of the access token check.
+    path_verify: String = "/verify-access-token" => "PATH_VERIFY_ACCESS_TOKEN";
+    /// Path of the token exchange.
+    path_refresh: String = "/refresh-token" => "PATH_REFRESH_TOKEN";
+    /// Path of the room check.
+    path_check_room: String = "/api/rooms/check-room" => "PATH_CHECK_ROOM";
+    /// Path of a user's room list.
+    path_user_rooms: String = "/api/rooms/user-rooms" => "PATH_USER_ROOMS";
+    /// Path that removes a user from a room.
+    path_delete_room: String = "/api/rooms/delete-room" => "PATH_DELETE_ROOM";
+    /// Path of a page of messages; the room id follows.
+    path_get_messages: String = "/api/messages/get-messages" => "PATH_GET_MESSAGES";
+    /// Path of one message; room id and message id follow.
+    path_get_message: String = "/api/messages/get-message" => "PATH_GET_MESSAGE";
+    /// Path of the messages of several rooms.
+    path_sync_rooms: String = "/api/messages/sync-rooms" => "PATH_SYNC_ROOMS";
+    /// Path that archives events.
+    path_save_messages: String = "/api/messages/save-messages" => "PATH_SAVE_MESSAGES";
+    /// What a client's `userAgent` must contain; with the prefix `re:` a regular expression.
+    vision_app_info: AppMatch => "VISION_APP_INFO";
+    /// Proxies (CIDR list) whose `X-Forwarded-For` is believed; empty: the peer is the client.
+    trusted_proxies: List<IpNet> = "" => "TRUSTED_PROXIES";
+    /// Web origins that may connect: a list, or `*`; empty: the same origin only.
+    cors_origins: Origins = "" => "CORS_ORIGINS";
+    /// Addresses (CIDR list) exempt from address limits and blocks.
+    guard_allow: List<IpNet> = "" => "GUARD_ALLOW";
+    /// Token requests of one address per window.
+    guard_token_requests: u32 = "120" => "GUARD_TOKEN_REQUESTS";
+    /// Window of the token request limit.
+    guard_token_requests_window: Millis = "60s" => "GUARD_TOKEN_REQUESTS_WINDOW";
+    /// Whom the token request limit blocks: `address` or `session`.
+    guard_token_requests_scope: TokenScope = "address" => "GUARD_TOKEN_REQUESTS_SCOPE";
+    /// How long a block lasts.
+    guard_block: Millis = "60s" => "GUARD_BLOCK";
+    /// Strikes (refused acts such as a foreign room) within `GUARD_BLOCK` after which the session is blocked.
+    guard_strikes: u32 = "20" => "GUARD_STRIKES";
+    /// Rooms up to which `syncRooms` answers with `syncRoomsResponse`; above it with one batch as `updatedRooms`.
+    sync_parallel_max: usize = "10" => "SYNC_PARALLEL_MAX";
+    /// When a message counts as stored: `memory`.
+    durability: Durability = "memory" => "ROOMCAST_DURABILITY";
+    /// Partitions of the key space; must be the same on every node and never change on a live cluster.
+    partitions: u16 = "128" => "ROOMCAST_PARTITIONS";
+    /// Largest frame or polling request of a client, in bytes.
+    max_payload: usize = "65536" => "ROOMCAST_MAX_PAYLOAD";
+    /// Longest message text, in bytes of UTF-8.
+    max_text: usize = "16384" => "ROOMCAST_MAX_TEXT";
+    /// Events of one room's log kept at most in Redis.
+    log_max_len: u32 = "20000" => "ROOMCAST_LOG_MAX_LEN";
+    /// Archive backlog of one partition, in events, over which messages are refused as `unavailable`.
+    archive_max_len: u32 = "200000" => "ROOMCAST_ARCHIVE_MAX_LEN";
+    /// How long a blocked write may last before the connection is cut.
+    write_stall: Millis = "15s" => "ROOMCAST_WRITE_STALL";
+    /// How long a connection may take to send its request head.
+    header_timeout: Millis = "10s" => "ROOMCAST_HEADER_TIMEOUT";
+    /// How often the server pings a client.
+    ping_interval: Millis = "30s" => "ROOMCAST_PING_INTERVAL";
+    /// How long a client may take to answer a ping.
+    ping_timeout: Millis = "60s" => "ROOMCAST_PING_TIMEOUT";
+    /// How long a call of Redis may take.
+    redis_timeout: Millis = "1500ms" => "REDIS_TIMEOUT";
+    /// How long a stopping node stays unready before it closes connections.
+    drain_notice: Millis = "0s" => "ROOMCAST_DRAIN_NOTICE";
+    /// Over how long a stopping node spreads the closing of its connections.
+    drain_spread: Millis = "5s" => "ROOMCAST_DRAIN_SPREAD";
+    /// Log filter, in the syntax of tracing's `EnvFilter`.
+    log: String = "info" => "ROOMCAST_LOG";
+    /// Log format: `text` or `json`.
+    log_format: LogFormat = "text" => "ROOMCAST_LOG_FORMAT";
+}
+
+impl Config {
+    /// Checks what one setting alone cannot tell.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let keys = [
+            self.jwt_secret.is_some(),
+            self.jwt_public_key.is_some(),
+            self.jwks_url.is_some(),
+        ];
+        if self.auth_mode == AuthMode::Jwt && keys.iter().filter(|set| **set).count() != 1 {
+            return Err(ConfigError::new(
+                "AUTH_MODE",
+                "`jwt` needs exactly one key",
+                "set one of JWT_SECRET, JWT_PUBLIC_KEY or JWKS_URL, or AUTH_MODE=http",
+            ));
+        }
+        if self.partitions == 0 || self.partitions > 4096 {
+            return Err(ConfigError::new(
+                "ROOMCAST_PARTITIONS",
+                "is out of range",
+                "choose a number from 1 to 4096",
+            ));
+        }
+        if self.max_text + 4096 > self.max_payload {
+            return Err(ConfigError::new(
+                "ROOMCAST_MAX_TEXT",
+                "does not fit into ROOMCAST_MAX_PAYLOAD with its envelope",
+                "lower it, or raise ROOMCAST_MAX_PAYLOAD to at least 4096 bytes more",
+            ));
+        }
+        if self.ping_interval.is_zero() || self.ping_timeout.is_zero() {
+            return Err(ConfigError::new(
+                "ROOMCAST_PING_INTERVAL",
+                "must not be zero",
+                "use a duration such as 30s",
+            ));
+        }
+        Ok(())
+    }
+
+    /// How long a block lasts.
+    pub fn block_duration(&self) -> Duration {
+        *self.guard_block
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn required() -> Vec<(&'static str, &'static str)> {
+        vec![
+            ("AUTH_URL", "http://127.0.0.1:1"),
+            ("API_URL", "http://127.0.0.1:2/"),
+            ("VISION_APP_INFO", "Vision"),
+            ("JWT_SECRET", "s3cret-s3cret"),
+        ]
+    }
+
+    fn read(extra: &[(&'static str, &'static str)]) -> Result<Config, String> {
+        let mut pairs = required();
+        pairs.extend_from_slice(extra);
+        let config = Config::read(&Source::from_pairs(pairs)).map_err(|error| error.to_string())?;
+        config.validate().map_err(|error| error.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn every_default_is_valid() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.listen.port(), 8080);
+        assert_eq!(config.api_url.as_str(), "http://127.0.0.1:2");
+        assert_eq!(*config.redis_timeout, Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn a_bad_value_names_the_setting_and_the_cure() {
+        let error = read(&[("TRUSTED_PROXIES", "10.0.0.0/40")]).unwrap_err();
+        assert!(
+            error.contains("TRUSTED_PROXIES") && error.contains("10.0.0.0/8"),
+            "{error}"
+        );
+        let error = read(&[("ROOMCAST_PARTITIONS", "0")]).unwrap_err();
+        assert!(
+            error.contains("ROOMCAST_PARTITIONS") && error.contains("4096"),
+            "{error}"
+        );
+        let error = read(&[("VISION_APP_INFO", "re:(")]).unwrap_err();
+        assert!(error.contains("VISION_APP_INFO"), "{error}");
+        let error = read(&[("JWKS_URL", "http://x")]).unwrap_err();
+        assert!(error.contains("exactly one"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_required_setting_is_named() {
+        let error = Config::read(&Source::from_pairs([("AUTH_URL", "http://127.0.0.1:1")]))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("API_URL"), "{error}");
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug_output() {
+        let shown = format!("{:?}", read(&[]).unwrap());
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+}
