@@ -1,7 +1,5 @@
 //! One entry of a room's log, carried as the JSON that clients get.
 
-use std::sync::Arc;
-
 use serde_json::value::RawValue;
 
 use super::{Epoch, Position};
@@ -61,5 +59,5 @@ pub struct RoomEvent {
     /// What it does.
     pub kind: EventKind,
     /// The message object, encoded once by the node that accepted it.
-    pub json: Arc<RawValue>,
+    pub json: Box<RawValue>,
 }

@@ -1,0 +1,24 @@
+//! Everything that is said to Redis; the only user of fred.
+
+mod adapter;
+mod archive;
+mod blocks;
+mod bus;
+mod client;
+mod control;
+mod error;
+mod keys;
+mod log;
+mod membership;
+mod script;
+
+pub use adapter::Adapter;
+pub use archive::ArchiveEntry;
+pub use blocks::Block;
+pub use bus::{Bus, BusItem, BusMetrics};
+pub use client::Redis;
+pub use control::Act;
+pub use error::RedisError;
+pub use keys::Keys;
+pub use log::{After, Authority, Draft, LogPage, PAGE_BYTES, PostLimits, Posted, Receipt, Take};
+pub use membership::{NODE_TTL, OwnedSocket, USER_ROOMS_TTL};

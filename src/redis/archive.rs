@@ -1,0 +1,73 @@
+//! The archive streams: events waiting to be saved by a worker.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use fred::prelude::*;
+use fred::types::SetOptions;
+use serde_json::value::RawValue;
+
+use super::{Redis, RedisError};
+
+/// An event waiting to be saved.
+#[derive(Debug)]
+pub struct ArchiveEntry {
+    /// Its place in the archive stream.
+    pub position: String,
+    /// The event.
+    pub json: Box<RawValue>,
+}
+
+impl Redis {
+    /// How many events wait in each partition.
+    pub async fn archive_backlog(&self) -> Result<Vec<u64>, RedisError> {
+        let pipeline = self.any()?.pipeline();
+        for partition in 0..self.keys.partitions() {
+            let () = pipeline.xlen(self.keys.archive(partition)).await?;
+        }
+        Ok(pipeline.all().await?)
+    }
+
+    /// Takes or renews the lease of a partition; `false` when another worker has it.
+    pub async fn lease_archive(&self, partition: u16, worker: &str, ttl: Duration) -> Result<bool, RedisError> {
+        let client = self.any()?;
+        let key = self.keys.archive_lease(partition);
+        let expiry = || Some(Expiration::PX(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)));
+        let taken: Option<String> = client.set(&key, worker, expiry(), Some(SetOptions::NX), false).await?;
+        if taken.is_some() {
+            return Ok(true);
+        }
+        let holder: Option<String> = client.get(&key).await?;
+        if holder.as_deref() != Some(worker) {
+            return Ok(false);
+        }
+        // Losing the lease between the two calls only makes two workers save the same events, which is harmless.
+        let renewed: Option<String> = client.set(&key, worker, expiry(), Some(SetOptions::XX), false).await?;
+        Ok(renewed.is_some())
+    }
+
+    /// The oldest waiting events of a partition.
+    pub async fn read_archive(&self, partition: u16, limit: u64) -> Result<Vec<ArchiveEntry>, RedisError> {
+        let entries: Vec<(String, HashMap<String, String>)> = self
+            .any()?
+            .xrange(self.keys.archive(partition), "-", "+", Some(limit))
+            .await?;
+        entries
+            .into_iter()
+            .map(|(position, mut fields)| {
+                let json = fields.remove("e").and_then(|json| RawValue::from_string(json).ok());
+                Ok(ArchiveEntry {
+                    position,
+                    json: json.ok_or(RedisError::Unexpected("archive entry"))?,
+                })
+            })
+            .collect()
+    }
+
+    /// Removes saved events.
+    pub async fn trim_archive(&self, partition: u16, saved: &[ArchiveEntry]) -> Result<(), RedisError> {
+        let positions: Vec<&str> = saved.iter().map(|entry| entry.position.as_str()).collect();
+        let () = self.any()?.xdel(self.keys.archive(partition), positions).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! The connections: a few for commands, chosen by room, and one for channels.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::prelude::*;
+use fred::socket2::TcpKeepalive;
+use fred::types::config::{TcpConfig, UnresponsiveConfig};
+use fred::types::{InfoKind, RespVersion};
+
+use super::keys::Keys;
+use super::script::Scripts;
+use super::{Bus, RedisError};
+use crate::config::{Config, ConfigError};
+use crate::model::RoomId;
+
+/// Connections for commands: one is enough for a node's traffic, four keep a large answer from delaying the others.
+const CONNECTIONS: usize = 4;
+/// Calls waiting while a connection is away; more are refused at once.
+const MAX_WAITING_CALLS: usize = 10_000;
+/// Received messages held until the bus has taken them; one burst of a large room must fit.
+const BROADCAST_CAPACITY: usize = 65_536;
+
+/// The way to Redis; cheap to clone.
+#[derive(Clone)]
+pub struct Redis {
+    pub(super) clients: Arc<[Client]>,
+    pub(super) scripts: Arc<Scripts>,
+    /// Key names of this deployment.
+    pub keys: Keys,
+    settings: Arc<Settings>,
+}
+
+struct Settings {
+    config: fred::types::config::Config,
+    connection: ConnectionConfig,
+    timeout: Duration,
+}
+
+impl Redis {
+    /// Prepares the connections and starts to connect; goes on trying for ever.
+    pub fn start(config: &Config) -> Result<Self, ConfigError> {
+        let bad = |error: fred::error::Error| {
+            ConfigError::new(
+                "REDIS_URL",
+                format!("is not usable: {}", error.details()),
+                "use an address such as redis://host:6379",
+            )
+        };
+        let mut redis_config = fred::types::config::Config::from_url(config.redis_url.expose()).map_err(bad)?;
+        redis_config.version = RespVersion::RESP3;
+        // The first connection may come late: a node waits for Redis, unready.
+        redis_config.fail_fast = false;
+        let connection = ConnectionConfig {
+            connection_timeout: Duration::from_secs(2),
+            internal_command_timeout: Duration::from_secs(2),
+            // A retry could run a script twice: the callers decide.
+            max_command_attempts: 1,
+            max_command_buffer_len: MAX_WAITING_CALLS,
+            unresponsive: UnresponsiveConfig {
+                max_timeout: Some(Duration::from_secs(6)),
+                interval: Duration::from_secs(1),
+            },
+            tcp: TcpConfig {
+                nodelay: Some(true),
+                keepalive: Some(TcpKeepalive::new().with_time(Duration::from_secs(10))),
+                ..TcpConfig::default()
+            },
+            ..ConnectionConfig::default()
+        };
+        let settings = Arc::new(Settings {
+            config: redis_config,
+            connection,
+            timeout: *config.redis_timeout,
+        });
+        let clients: Arc<[Client]> = (0..CONNECTIONS).map(|_| settings.client(settings.timeout)).collect();
+        for client in clients.iter() {
+            let _connection = client.connect();
+        }
+        Ok(Self {
+            clients,
+            scripts: Arc::new(Scripts::new()),
+            keys: Keys::new(config.partitions),
+            settings,
+        })
+    }
+
+    /// Whether keys are spread over a cluster, where channels are sharded.
+    pub fn is_clustered(&self) -> bool {
+        self.settings.config.server.is_clustered()
+    }
+
+    /// Whether every command connection stands.
+    pub fn is_connected(&self) -> bool {
+        self.clients.iter().all(ClientLike::is_connected)
+    }
+
+    /// Waits until the command connections stand.
+    pub async fn wait_connected(&self) {
+        for client in self.clients.iter() {
+            while client.wait_for_connect().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+
+    /// Refuses a server that may throw away keys, or that cannot do what is needed.
+    pub async fn check_server(&self) -> Result<(), ConfigError> {
+        let info: String = match self.clients[0].info(Some(InfoKind::Memory)).await {
+            Ok(info) => info,
+            // Not being reachable is no misconfiguration; the caller asks again after the next connection.
+            Err(_) => return Ok(()),
+        };
+        let policy = info
+            .lines()
+            .find_map(|line| line.strip_prefix("maxmemory_policy:"))
+            .unwrap_or("noeviction")
+            .trim();
+        if policy == "noeviction" {
+            return Ok(());
+        }
+        Err(ConfigError::new(
+            "REDIS_URL",
+            format!("the server has maxmemory-policy {policy} and would silently throw away messages"),
+            "set `maxmemory-policy noeviction` on the server",
+        ))
+    }
+
+    /// The connection of a room: calls of one room keep their order.
+    pub(super) fn for_room(&self, room: &RoomId) -> Result<&Client, RedisError> {
+        self.ready(&self.clients[usize::from(self.keys.partition(room.as_str())) % self.clients.len()])
+    }
+
+    /// A connection for calls that belong to no room.
+    pub(super) fn any(&self) -> Result<&Client, RedisError> {
+        self.ready(&self.clients[0])
+    }
+
+    /// Calls on a connection that is away are refused at once, unsent, instead of being sent late.
+    fn ready<'a>(&self, client: &'a Client) -> Result<&'a Client, RedisError> {
+        if client.is_connected() {
+            Ok(client)
+        } else {
+            Err(RedisError::Unavailable)
+        }
+    }
+
+    /// A subscriber with its own connection, as the stock adapter wants it; not yet connected.
+    pub(super) fn subscriber(&self) -> fred::clients::SubscriberClient {
+        fred::clients::SubscriberClient::new(
+            self.settings.config.clone(),
+            Some(performance(self.settings.timeout)),
+            Some(self.settings.connection.clone()),
+            Some(reconnect_policy()),
+        )
+    }
+
+    /// Starts the bus on a connection of its own.
+    pub fn start_bus(
+        &self,
+        shards: usize,
+        metrics: super::BusMetrics,
+    ) -> (Bus, Vec<tokio::sync::mpsc::Receiver<super::BusItem>>) {
+        Bus::start(
+            self.settings.client(self.settings.timeout),
+            self.keys,
+            self.is_clustered(),
+            shards,
+            metrics,
+        )
+    }
+
+    /// Closes the connections.
+    pub async fn close(&self) {
+        for client in self.clients.iter() {
+            let _closed = client.quit().await;
+        }
+    }
+}
+
+impl Settings {
+    fn client(&self, timeout: Duration) -> Client {
+        Client::new(
+            self.config.clone(),
+            Some(performance(timeout)),
+            Some(self.connection.clone()),
+            Some(reconnect_policy()),
+        )
+    }
+}
+
+fn performance(timeout: Duration) -> PerformanceConfig {
+    PerformanceConfig {
+        default_command_timeout: timeout,
+        broadcast_channel_capacity: BROADCAST_CAPACITY,
+        ..PerformanceConfig::default()
+    }
+}
+
+fn reconnect_policy() -> ReconnectPolicy {
+    ReconnectPolicy::new_exponential(0, 50, 2000, 2)
+}

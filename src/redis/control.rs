@@ -1,0 +1,72 @@
+//! The control stream: acts that every node must carry out, replayed by whoever missed one.
+
+use fred::prelude::*;
+use fred::types::streams::XID;
+use serde::{Deserialize, Serialize};
+
+use super::keys::CONTROL;
+use super::{Redis, RedisError};
+use crate::model::{RoomId, UserId};
+
+/// Acts kept; far more than can happen while a node is away and still wanted.
+const ACTS_MAX: i64 = 10_000;
+
+/// Something every node does to its own sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "act", rename_all = "snake_case")]
+pub enum Act {
+    /// Cut the sockets of a scope.
+    Cut {
+        /// The scope, as text.
+        scope: String,
+        /// Why, for the client and the log.
+        code: String,
+        /// How long the scope stays blocked, ms.
+        blocked_for_ms: Option<u64>,
+    },
+    /// A user is no longer in a room: their sockets leave it.
+    Evict {
+        /// The user.
+        user: UserId,
+        /// The room.
+        room: RoomId,
+    },
+    /// A room is deleted: every socket leaves it.
+    RoomGone {
+        /// The room.
+        room: RoomId,
+    },
+}
+
+impl Redis {
+    /// Puts an act on the stream and wakes every node.
+    pub async fn publish_act(&self, act: &Act) -> Result<(), RedisError> {
+        let json = serde_json::to_string(act).map_err(|_| RedisError::Unexpected("act"))?;
+        let client = self.any()?;
+        let _id: String = client
+            .xadd(CONTROL, false, ("MAXLEN", "~", ACTS_MAX), XID::Auto, ("a", json))
+            .await?;
+        let () = client.publish(CONTROL, "1").await?;
+        Ok(())
+    }
+
+    /// The newest entry of the control stream, where a new node starts.
+    pub async fn control_position(&self) -> Result<String, RedisError> {
+        let newest: Vec<(String, Vec<(String, String)>)> = self.any()?.xrevrange(CONTROL, "+", "-", Some(1)).await?;
+        Ok(newest.into_iter().next().map_or_else(|| "0-0".to_owned(), |(id, _)| id))
+    }
+
+    /// The acts after `position`, with the position after each.
+    pub async fn acts_after(&self, position: &str) -> Result<Vec<(String, Option<Act>)>, RedisError> {
+        let from = format!("({position}");
+        let entries: Vec<(String, std::collections::HashMap<String, String>)> =
+            self.any()?.xrange(CONTROL, from, "+", Some(100)).await?;
+        Ok(entries
+            .into_iter()
+            .map(|(id, fields)| {
+                let act = fields.get("a").and_then(|json| serde_json::from_str(json).ok());
+                (id, act)
+            })
+            .collect())
+    }
+}

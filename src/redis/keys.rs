@@ -1,0 +1,181 @@
+//! Key names. All keys of a room carry the tag of its partition, so that one script may touch them on a cluster.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::model::{RoomId, Scope, UserId};
+
+/// Channel and stream of acts that must not be lost (cuts, evictions).
+pub const CONTROL: &str = "rc:ctl";
+/// Nodes by the time they were last seen, Unix ms.
+pub const NODES: &str = "rc:nodes";
+
+/// Key names of the partitioned part.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys {
+    partitions: u16,
+}
+
+impl Keys {
+    /// Key names for this number of partitions, the same on every node.
+    pub fn new(partitions: u16) -> Self {
+        Self {
+            partitions: partitions.max(1),
+        }
+    }
+
+    /// How many partitions there are.
+    pub fn partitions(self) -> u16 {
+        self.partitions
+    }
+
+    /// The partition of a room.
+    pub fn partition(self, room: &str) -> u16 {
+        let partition = xxh3_64(room.as_bytes()) % u64::from(self.partitions);
+        u16::try_from(partition).unwrap_or_default()
+    }
+
+    fn room_key(self, room: &RoomId, part: &str) -> String {
+        format!("rc:{{p{}}}:room:{room}:{part}", self.partition(room.as_str()))
+    }
+
+    /// Stream of the room's events.
+    pub fn log(self, room: &RoomId) -> String {
+        self.room_key(room, "log")
+    }
+
+    /// Epoch, sequence and floor of the room.
+    pub fn meta(self, room: &RoomId) -> String {
+        self.room_key(room, "meta")
+    }
+
+    /// Ids of deleted messages.
+    pub fn gone(self, room: &RoomId) -> String {
+        self.room_key(room, "gone")
+    }
+
+    /// Result of an earlier post with this `cid`.
+    pub fn idempotency(self, room: &RoomId, user: &UserId, cid: &str) -> String {
+        self.room_key(room, &format!("idem:{user}:{cid}"))
+    }
+
+    /// Channel of the room's live events.
+    pub fn live(self, room: &RoomId) -> String {
+        self.room_key(room, "live")
+    }
+
+    /// Rooms of the partition with news.
+    pub fn active(self, partition: u16) -> String {
+        format!("rc:{{p{partition}}}:active")
+    }
+
+    /// Stream of events to archive.
+    pub fn archive(self, partition: u16) -> String {
+        format!("rc:{{p{partition}}}:archive")
+    }
+
+    /// Lease of the worker that archives the partition.
+    pub fn archive_lease(self, partition: u16) -> String {
+        format!("rc:{{p{partition}}}:archive:lease")
+    }
+}
+
+/// The room of a live channel, without allocating.
+pub fn room_of_channel(channel: &str) -> Option<&str> {
+    channel
+        .strip_prefix("rc:{p")?
+        .split_once("}:room:")?
+        .1
+        .strip_suffix(":live")
+}
+
+/// Legacy: rooms a user belongs to.
+pub fn user_rooms(user: &UserId) -> String {
+    format!("userRooms:{user}")
+}
+
+/// Legacy: sockets of connected users who belong to the room.
+pub fn room_users(room: &RoomId) -> String {
+    format!("roomUsers:{room}")
+}
+
+/// Legacy: sockets that receive the room's messages.
+pub fn joined_room_users(room: &RoomId) -> String {
+    format!("joinedRoomUsers:{room}")
+}
+
+/// Legacy: token requests of an address.
+pub fn token_requests(ip: &str) -> String {
+    format!("tokenRequests:{ip}")
+}
+
+/// Legacy: how many messages a user sent.
+pub fn message_requests(user: &UserId) -> String {
+    format!("messageRequests:{user}")
+}
+
+/// Legacy: connection history of a user.
+pub fn connections(user: &UserId) -> String {
+    format!("connections:{user}")
+}
+
+/// The tag of a scope; an address shares the slot of its legacy counter.
+fn scope_tag(scope: &Scope) -> String {
+    match scope {
+        Scope::Address(ip) => format!("tokenRequests:{ip}"),
+        Scope::User(_) | Scope::Session(_) => scope.to_string(),
+    }
+}
+
+/// The block of a scope.
+pub fn ban(scope: &Scope) -> String {
+    format!("rc:{{{}}}:ban", scope_tag(scope))
+}
+
+/// Refused acts of a scope.
+pub fn strikes(scope: &Scope) -> String {
+    format!("rc:{{{}}}:strikes", scope_tag(scope))
+}
+
+/// Mark of a revoked session or user.
+pub fn revoked(scope: &Scope) -> String {
+    format!("rc:revoked:{scope}")
+}
+
+/// Liveness of a node; expires when the node does not renew it.
+pub fn node_alive(node: &str) -> String {
+    format!("rc:{{node:{node}}}:alive")
+}
+
+/// Sockets of a node with their users and rooms: what to reap.
+pub fn node_owned(node: &str) -> String {
+    format!("rc:{{node:{node}}}:owned")
+}
+
+/// Who is reaping a dead node.
+pub fn node_claim(node: &str) -> String {
+    format!("rc:{{node:{node}}}:claim")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_room_share_a_tag_and_the_channel_names_the_room() {
+        let keys = Keys::new(128);
+        let room = RoomId::new("room:1:live").unwrap();
+        let tag = format!("rc:{{p{}}}:", keys.partition("room:1:live"));
+        for key in [keys.log(&room), keys.meta(&room), keys.gone(&room), keys.live(&room)] {
+            assert!(key.starts_with(&tag), "{key}");
+        }
+        assert_eq!(room_of_channel(&keys.live(&room)), Some("room:1:live"));
+        assert_eq!(room_of_channel(CONTROL), None);
+    }
+
+    #[test]
+    fn an_address_shares_the_slot_of_its_legacy_counter() {
+        let scope = Scope::address("192.0.2.7".parse().unwrap());
+        assert_eq!(ban(&scope), "rc:{tokenRequests:192.0.2.7}:ban");
+        assert_eq!(token_requests("192.0.2.7"), "tokenRequests:192.0.2.7");
+    }
+}

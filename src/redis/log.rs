@@ -1,0 +1,324 @@
+//! A room's log: one round trip to post, one to read a page with its position.
+
+use std::time::Duration;
+
+use fred::prelude::*;
+use serde_json::value::RawValue;
+
+use super::script::call;
+use super::{Redis, RedisError};
+use crate::model::{Epoch, EventKind, Position, RoomEvent, RoomId, Seq, UnixMs, UserId};
+
+/// How long a `cid` makes a resend harmless.
+const IDEMPOTENCY_TTL: Duration = Duration::from_secs(15 * 60);
+/// How long a deleted room is remembered.
+const TOMBSTONE_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of event JSON in one page.
+pub const PAGE_BYTES: usize = 1024 * 1024;
+
+/// By what right an event changes an earlier message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authority {
+    /// Its author.
+    Author,
+    /// The room's owner.
+    Owner,
+    /// Checked against the archive, because the log no longer holds the message.
+    Checked,
+}
+
+/// An event before it has a place.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The event's JSON object without its closing brace and without the fields that depend on its place.
+    pub prefix: String,
+    /// What it does.
+    pub kind: EventKind,
+    /// Who does it.
+    pub user: UserId,
+    /// The message that an edit or a deletion changes.
+    pub target: Option<String>,
+    /// By what right.
+    pub authority: Authority,
+    /// The client's own id, which makes a resend harmless.
+    pub cid: Option<String>,
+    /// Hash of the content, to tell a resend from another message under the same `cid`.
+    pub hash: u64,
+    /// W3C trace context, or empty.
+    pub trace: String,
+}
+
+/// Where a stored event is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The message it is, or changes.
+    pub id: String,
+    /// Its number.
+    pub seq: Seq,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its server time.
+    pub ts: UnixMs,
+    /// Whether an earlier post had stored it.
+    pub dup: bool,
+}
+
+/// What became of a draft.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Posted {
+    /// It is in the log.
+    Stored(Receipt),
+    /// Its `cid` stands for other content.
+    Conflict,
+    /// The room was deleted.
+    RoomGone,
+    /// Somebody else wrote the message it would change.
+    NotAuthor,
+    /// There is no such message.
+    NotFound,
+    /// The message it would change is older than the log: the archive knows its author.
+    Elsewhere,
+    /// The archive's backlog is full.
+    Backlog,
+}
+
+/// The lower end of a page, which itself is not part of it.
+#[derive(Debug, Clone, Copy)]
+pub enum After {
+    /// Everything the log has.
+    Start,
+    /// After this place.
+    Position(Position),
+    /// After this server time.
+    Time(UnixMs),
+    /// After this number.
+    Seq(Seq),
+}
+
+/// Which part of what is above the lower end a page takes; it is ascending in both cases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// The oldest.
+    Oldest,
+    /// The newest.
+    Newest,
+}
+
+/// A page of a room's log and the room's position at the same instant.
+#[derive(Debug)]
+pub struct LogPage {
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// The latest epochs with the first number of each, ascending.
+    pub epochs: Vec<(Epoch, Seq)>,
+    /// The newest event.
+    pub top: Position,
+    /// The newest event that the log no longer holds.
+    pub floor: Position,
+    /// Whether the room was deleted.
+    pub deleted: bool,
+    /// Whether events above the lower end were left out.
+    pub more: bool,
+    /// The events, ascending.
+    pub events: Vec<RoomEvent>,
+}
+
+impl Redis {
+    /// Stores `drafts` in the room's log, in order and at once, and publishes them. One round trip.
+    ///
+    /// An [`RedisError::Uncertain`] holds for all of them: they were stored together or not at all.
+    pub async fn post(&self, room: &RoomId, drafts: &[Draft], limits: PostLimits) -> Result<Vec<Posted>, RedisError> {
+        let keys = &self.keys;
+        let partition = keys.partition(room.as_str());
+        let mut key_names = vec![
+            keys.log(room),
+            keys.meta(room),
+            keys.gone(room),
+            keys.archive(partition),
+            keys.active(partition),
+            keys.live(room),
+        ];
+        let mut args: Vec<Value> = Vec::with_capacity(6 + drafts.len() * 8);
+        args.push(room.as_str().into());
+        args.push(i64::from(limits.log_max_len).into());
+        args.push(i64::from(limits.archive_max_len).into());
+        args.push(millis(IDEMPOTENCY_TTL));
+        args.push(if self.is_clustered() { "SPUBLISH" } else { "PUBLISH" }.into());
+        args.push(integer(drafts.len()));
+        let mut cids = 0;
+        for draft in drafts {
+            args.push(draft.prefix.as_str().into());
+            args.push(draft.kind.as_str().into());
+            args.push(draft.user.as_str().into());
+            args.push(draft.target.as_deref().unwrap_or_default().into());
+            args.push(
+                match draft.authority {
+                    Authority::Author => "",
+                    Authority::Owner => "owner",
+                    Authority::Checked => "checked",
+                }
+                .into(),
+            );
+            match &draft.cid {
+                Some(cid) => {
+                    cids += 1;
+                    key_names.push(keys.idempotency(room, &draft.user, cid));
+                    args.push(integer(cids));
+                }
+                None => args.push(0.into()),
+            }
+            args.push(format!("{:016x}", draft.hash).into());
+            args.push(draft.trace.as_str().into());
+        }
+        let answer: Vec<Value> = call(&self.scripts.post, self.for_room(room)?, key_names, args).await?;
+        let posted: Option<Vec<Posted>> = answer.into_iter().skip(1).map(read_posted).collect();
+        match posted {
+            Some(posted) if posted.len() == drafts.len() => Ok(posted),
+            _ => Err(RedisError::Unexpected("post")),
+        }
+    }
+
+    /// Reads a page of the room's log from the primary; `exists` when the room service has just said so.
+    pub async fn read_log(
+        &self,
+        room: &RoomId,
+        after: After,
+        take: Take,
+        limit: usize,
+        exists: bool,
+    ) -> Result<LogPage, RedisError> {
+        let (bound, value) = match after {
+            After::Start => ("none", String::new()),
+            After::Position(position) => ("id", position.to_string()),
+            After::Time(ts) => ("time", ts.to_string()),
+            After::Seq(seq) => ("seq", seq.to_string()),
+        };
+        let args = vec![
+            bound.into(),
+            value.into(),
+            if take == Take::Oldest { "asc" } else { "desc" }.into(),
+            integer(limit),
+            integer(PAGE_BYTES),
+            if exists { "1" } else { "0" }.into(),
+        ];
+        let key_names = vec![self.keys.log(room), self.keys.meta(room)];
+        let answer: Vec<Value> = call(&self.scripts.read, self.for_room(room)?, key_names, args).await?;
+        read_page(answer).ok_or(RedisError::Unexpected("read"))
+    }
+
+    /// Removes what the room kept and leaves a tombstone.
+    pub async fn delete_room(&self, room: &RoomId) -> Result<(), RedisError> {
+        let keys = &self.keys;
+        let partition = keys.partition(room.as_str());
+        let key_names = vec![keys.log(room), keys.meta(room), keys.gone(room), keys.active(partition)];
+        let args = vec![room.as_str().into(), millis(TOMBSTONE_TTL)];
+        let _done: Value = call(&self.scripts.delete_room, self.for_room(room)?, key_names, args).await?;
+        Ok(())
+    }
+}
+
+/// Bounds of what posts may leave in Redis.
+#[derive(Debug, Clone, Copy)]
+pub struct PostLimits {
+    /// Events of one room's log.
+    pub log_max_len: u32,
+    /// Events of one partition waiting for the archive.
+    pub archive_max_len: u32,
+}
+
+fn millis(duration: Duration) -> Value {
+    integer(usize::try_from(duration.as_millis()).unwrap_or(usize::MAX))
+}
+
+fn integer(number: usize) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
+    value.as_str()?.parse().ok()
+}
+
+fn read_posted(value: Value) -> Option<Posted> {
+    let parts = value.into_array();
+    let status = parts.first()?.as_str()?.into_owned();
+    let receipt = |dup| {
+        Some(Posted::Stored(Receipt {
+            seq: number(parts.get(1)?)?,
+            ts: number(parts.get(2)?)?,
+            id: parts.get(3)?.as_str()?.into_owned(),
+            epoch: Epoch::from(&*parts.get(4)?.as_str()?),
+            dup,
+        }))
+    };
+    match status.as_str() {
+        "ok" => receipt(false),
+        "dup" => receipt(true),
+        "conflict" => Some(Posted::Conflict),
+        "room_gone" => Some(Posted::RoomGone),
+        "not_author" => Some(Posted::NotAuthor),
+        "not_found" => Some(Posted::NotFound),
+        "elsewhere" => Some(Posted::Elsewhere),
+        "backlog" => Some(Posted::Backlog),
+        _ => None,
+    }
+}
+
+fn read_page(answer: Vec<Value>) -> Option<LogPage> {
+    let [epoch, epochs, seq, ts, floor_seq, floor_ts, deleted, more, entries] = <[Value; 9]>::try_from(answer).ok()?;
+    let epochs = epochs
+        .as_str()?
+        .split(',')
+        .filter(|item| !item.is_empty())
+        .map(|item| {
+            item.split_once('=')
+                .and_then(|(epoch, first)| Some((Epoch::from(epoch), first.parse().ok()?)))
+        })
+        .collect::<Option<_>>()?;
+    Some(LogPage {
+        epoch: Epoch::from(&*epoch.as_str()?),
+        epochs,
+        top: Position {
+            ts: number(&ts)?,
+            seq: number(&seq)?,
+        },
+        floor: Position {
+            ts: number(&floor_ts)?,
+            seq: number(&floor_seq)?,
+        },
+        deleted: deleted.as_i64()? == 1,
+        more: more.as_i64()? == 1,
+        events: entries
+            .into_array()
+            .into_iter()
+            .map(read_entry)
+            .collect::<Option<_>>()?,
+    })
+}
+
+fn read_entry(value: Value) -> Option<RoomEvent> {
+    let [position, kind, epoch, json] = <[Value; 4]>::try_from(value.into_array()).ok()?;
+    Some(RoomEvent {
+        position: position.as_str()?.parse().ok()?,
+        kind: EventKind::parse(&kind.as_str()?)?,
+        epoch: Epoch::from(&*epoch.as_str()?),
+        json: RawValue::from_string(json.into_string()?).ok()?,
+    })
+}
+
+/// Reads a live message: `<position> <epoch> <kind> <trace> <json>`.
+pub(super) fn read_live(payload: &str) -> Option<RoomEvent> {
+    let mut parts = payload.splitn(5, ' ');
+    let (position, epoch, kind, _trace, json) = (
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+    );
+    Some(RoomEvent {
+        position: position.parse().ok()?,
+        epoch: Epoch::from(epoch),
+        kind: EventKind::parse(kind)?,
+        json: RawValue::from_string(json.to_owned()).ok()?,
+    })
+}

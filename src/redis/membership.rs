@@ -1,0 +1,267 @@
+//! Who is where: the four legacy sets, the hash of what a node owns, and its liveness.
+//!
+//! A socket is written to its node's `owned` hash before any legacy key and removed from it after them, so whatever a
+//! node leaves behind when it dies can be found and removed by another.
+
+use std::time::Duration;
+
+use fred::prelude::*;
+use fred::types::SetOptions;
+use serde::{Deserialize, Serialize};
+
+use super::keys::{self, NODES};
+use super::script::call;
+use super::{Redis, RedisError};
+use crate::model::{RoomId, UserId, unix_ms};
+
+/// Life of `userRooms:<platformid>` after its last renewal.
+pub const USER_ROOMS_TTL: Duration = Duration::from_secs(120);
+/// Life of a node without a heartbeat; with the reaper's period it keeps ghosts below 60 s.
+pub const NODE_TTL: Duration = Duration::from_secs(25);
+/// How long a reaper holds its claim.
+const CLAIM_TTL: Duration = Duration::from_secs(20);
+/// Entries of a user's connection history.
+const HISTORY_MAX: i64 = 100;
+/// A user's history and counters are forgotten after this time without a connection.
+const HISTORY_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// What a node keeps in Redis for one socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnedSocket {
+    /// The socket's id.
+    #[serde(rename = "s")]
+    pub socket: String,
+    /// Its user.
+    #[serde(rename = "u")]
+    pub user: UserId,
+    /// The rooms the user belongs to.
+    #[serde(rename = "r")]
+    pub rooms: Vec<RoomId>,
+    /// The rooms whose messages the socket receives.
+    #[serde(rename = "j")]
+    pub joined: Vec<RoomId>,
+}
+
+impl Redis {
+    /// Writes a socket's traces; repeating it is harmless.
+    pub async fn register_socket(&self, node: &str, socket: &OwnedSocket) -> Result<(), RedisError> {
+        self.own(node, socket).await?;
+        let pipeline = self.any()?.pipeline();
+        if !socket.rooms.is_empty() {
+            let key = keys::user_rooms(&socket.user);
+            let rooms: Vec<&str> = socket.rooms.iter().map(RoomId::as_str).collect();
+            let () = pipeline.sadd(&key, rooms).await?;
+            let () = pipeline.expire(&key, seconds(USER_ROOMS_TTL), None).await?;
+        }
+        for room in &socket.rooms {
+            let () = pipeline.sadd(keys::room_users(room), socket.socket.as_str()).await?;
+        }
+        for room in &socket.joined {
+            let () = pipeline
+                .sadd(keys::joined_room_users(room), socket.socket.as_str())
+                .await?;
+        }
+        run(pipeline).await
+    }
+
+    /// Writes what the socket is about to have, so that a reaper would find it.
+    async fn own(&self, node: &str, socket: &OwnedSocket) -> Result<(), RedisError> {
+        let entry = serde_json::to_string(socket).map_err(|_| RedisError::Unexpected("owned entry"))?;
+        let () = self
+            .any()?
+            .hset(keys::node_owned(node), (socket.socket.as_str(), entry))
+            .await?;
+        Ok(())
+    }
+
+    /// Removes the socket's traces from these rooms: from the joined sets, and with `belongs` from all.
+    pub async fn leave_rooms(
+        &self,
+        node: &str,
+        socket: &OwnedSocket,
+        rooms: &[RoomId],
+        belongs: bool,
+    ) -> Result<(), RedisError> {
+        let pipeline = self.any()?.pipeline();
+        for room in rooms {
+            let () = pipeline
+                .srem(keys::joined_room_users(room), socket.socket.as_str())
+                .await?;
+            if belongs {
+                let () = pipeline.srem(keys::room_users(room), socket.socket.as_str()).await?;
+                let () = pipeline.srem(keys::user_rooms(&socket.user), room.as_str()).await?;
+            }
+        }
+        run(pipeline).await?;
+        self.own(node, socket).await
+    }
+
+    /// Removes everything of a socket that is gone. `userRooms` expires, because the user may have other sockets.
+    pub async fn unregister_socket(&self, node: &str, socket: &OwnedSocket) -> Result<(), RedisError> {
+        self.remove_traces(std::slice::from_ref(socket)).await?;
+        let () = self.any()?.hdel(keys::node_owned(node), socket.socket.as_str()).await?;
+        Ok(())
+    }
+
+    async fn remove_traces(&self, sockets: &[OwnedSocket]) -> Result<(), RedisError> {
+        let pipeline = self.any()?.pipeline();
+        for socket in sockets {
+            for room in &socket.rooms {
+                let () = pipeline.srem(keys::room_users(room), socket.socket.as_str()).await?;
+            }
+            for room in &socket.joined {
+                let () = pipeline
+                    .srem(keys::joined_room_users(room), socket.socket.as_str())
+                    .await?;
+            }
+        }
+        run(pipeline).await
+    }
+
+    /// Removes both sets of a room that is deleted.
+    pub async fn delete_room_sets(&self, room: &RoomId) -> Result<(), RedisError> {
+        let pipeline = self.any()?.pipeline();
+        let () = pipeline.del(keys::room_users(room)).await?;
+        let () = pipeline.del(keys::joined_room_users(room)).await?;
+        run(pipeline).await
+    }
+
+    /// Renews the room lists of users with a live socket.
+    pub async fn renew_user_rooms(&self, users: &[UserId]) -> Result<(), RedisError> {
+        let pipeline = self.any()?.pipeline();
+        for user in users {
+            let () = pipeline
+                .expire(keys::user_rooms(user), seconds(USER_ROOMS_TTL), None)
+                .await?;
+        }
+        run(pipeline).await
+    }
+
+    /// Announces a node that was not there before.
+    pub async fn announce_node(&self, node: &str) -> Result<(), RedisError> {
+        let client = self.any()?;
+        let () = client
+            .zadd(NODES, None, None, false, false, (now_score(), node))
+            .await?;
+        let () = client
+            .set(
+                keys::node_alive(node),
+                "1",
+                Some(Expiration::PX(ms(NODE_TTL))),
+                None,
+                false,
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Renews a node's liveness; `false` when it had expired, and others may be removing what the node owned.
+    pub async fn renew_node(&self, node: &str) -> Result<bool, RedisError> {
+        let client = self.any()?;
+        let renewed: Option<String> = client
+            .set(
+                keys::node_alive(node),
+                "1",
+                Some(Expiration::PX(ms(NODE_TTL))),
+                Some(SetOptions::XX),
+                false,
+            )
+            .await?;
+        if renewed.is_none() {
+            return Ok(false);
+        }
+        let () = client
+            .zadd(NODES, None, None, false, false, (now_score(), node))
+            .await?;
+        Ok(true)
+    }
+
+    /// Nodes that have not been seen for longer than a node may be silent.
+    pub async fn silent_nodes(&self) -> Result<Vec<String>, RedisError> {
+        let before = now_score() - ms(NODE_TTL) as f64;
+        Ok(self
+            .any()?
+            .zrangebyscore(NODES, f64::NEG_INFINITY, before, false, None)
+            .await?)
+    }
+
+    /// Removes what a dead node left. Returns its sockets, or `None` when it lives or another node does it.
+    pub async fn reap_node(&self, node: &str) -> Result<Option<usize>, RedisError> {
+        let key_names = vec![keys::node_alive(node), keys::node_owned(node), keys::node_claim(node)];
+        let answer: Vec<Value> = call(&self.scripts.reap, self.any()?, key_names, vec![ms(CLAIM_TTL).into()]).await?;
+        if answer.first().and_then(Value::as_i64) != Some(1) {
+            return Ok(None);
+        }
+        let fields = answer.into_iter().nth(1).map(Value::into_array).unwrap_or_default();
+        let sockets: Vec<OwnedSocket> = fields
+            .iter()
+            .skip(1)
+            .step_by(2)
+            .filter_map(|entry| serde_json::from_str(&entry.as_str()?).ok())
+            .collect();
+        for batch in sockets.chunks(200) {
+            self.remove_traces(batch).await?;
+        }
+        self.forget_node(node).await?;
+        Ok(Some(sockets.len()))
+    }
+
+    /// Removes a node's own entries: the last act of a node that stops, or of its reaper.
+    pub async fn forget_node(&self, node: &str) -> Result<(), RedisError> {
+        let client = self.any()?;
+        let () = client.del(keys::node_owned(node)).await?;
+        let () = client.del(keys::node_alive(node)).await?;
+        let () = client.zrem(NODES, node).await?;
+        Ok(())
+    }
+
+    /// How long the server has been up; a node reaps only when everybody had the time to come back.
+    pub async fn uptime(&self) -> Result<Duration, RedisError> {
+        let info: String = self.any()?.info(Some(fred::types::InfoKind::Server)).await?;
+        let seconds = info
+            .lines()
+            .find_map(|line| line.strip_prefix("uptime_in_seconds:")?.trim().parse().ok());
+        Ok(Duration::from_secs(seconds.unwrap_or(0)))
+    }
+
+    /// Puts an entry on top of a user's connection history.
+    pub async fn record_connection(&self, user: &UserId, entry: &str) -> Result<(), RedisError> {
+        let key = keys::connections(user);
+        let pipeline = self.any()?.pipeline();
+        let () = pipeline.lpush(&key, entry).await?;
+        let () = pipeline.ltrim(&key, 0, HISTORY_MAX - 1).await?;
+        let () = pipeline.expire(&key, seconds(HISTORY_TTL), None).await?;
+        run(pipeline).await
+    }
+
+    /// Adds to the users' message counts.
+    pub async fn count_messages(&self, counts: &[(UserId, u32)]) -> Result<(), RedisError> {
+        let pipeline = self.any()?.pipeline();
+        for (user, count) in counts {
+            let key = keys::message_requests(user);
+            let () = pipeline.incr_by(&key, i64::from(*count)).await?;
+            let () = pipeline.expire(&key, seconds(HISTORY_TTL), None).await?;
+        }
+        run(pipeline).await
+    }
+}
+
+async fn run(pipeline: fred::clients::Pipeline<Client>) -> Result<(), RedisError> {
+    let answers: Vec<Result<Value, Error>> = pipeline.try_all().await;
+    match answers.into_iter().find_map(Result::err) {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+fn ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn now_score() -> f64 {
+    unix_ms() as f64
+}

@@ -1,0 +1,112 @@
+-- post: puts events into a room's log, in order, and tells every node that has the room joined.
+--
+-- KEYS  1 log  2 meta  3 gone (ids of deleted messages)  4 archive of the partition  5 active rooms of the partition
+--       6 live channel  7.. idempotency keys
+-- ARGV  1 room  2 log cap  3 archive cap  4 idempotency TTL ms  5 PUBLISH or SPUBLISH  6 number of events
+--       then per event: 1 JSON prefix (an object without its closing brace)  2 kind  3 user  4 target id or ''
+--       5 authority: '' = the author only, 'owner' = any message, 'checked' = author checked against the archive
+--       6 index of the idempotency key from 1, or 0  7 content hash  8 trace context or ''
+-- Returns { epoch, { status, seq, ts, id } per event } with status ok, dup, conflict, room_gone, not_author,
+--       not_found, elsewhere (the target is below the log: ask the archive), backlog (the archive is full).
+--
+-- Event JSON is never decoded: the server's fields are appended to the prefix.
+-- All checks that can fail come before the first write of an event.
+local LOG_TTL_MS = 7 * 24 * 3600 * 1000       -- an idle log expires; the archive has it
+local META_TTL_MS = 30 * 24 * 3600 * 1000     -- longer than the log, so that seq goes on
+local ACTIVE_MS = 60000                       -- how long a room counts as active
+local GONE_MAX = 20000                        -- deleted ids remembered, as many as the log holds
+local TRIM_SLACK = 256                        -- trim in steps, not on every event
+
+local log, meta, gone, archive, active, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local room_id, log_cap, archive_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local idem_ttl, publish, count = ARGV[4], ARGV[5], tonumber(ARGV[6])
+if #ARGV ~= 6 + count * 8 then return redis.error_reply('ERR post: wrong number of arguments') end
+
+-- wrong key types fail here, before anything is written
+redis.call('ZSCORE', active, room_id)
+redis.call('ZCARD', gone)
+local backlog = redis.call('XLEN', archive)
+local room = open_room(log, meta)
+
+local function authorise(target, user, authority)
+  if redis.call('ZSCORE', gone, target) then return 'not_found' end
+  local ts, seq = string.match(target, '^(%d+)-(%d+)$')
+  if not ts or #ts > 15 or #seq > 15 then return authority == 'checked' and 'ok' or 'elsewhere' end
+  if tonumber(seq) <= room.floor_seq then return authority == 'checked' and 'ok' or 'elsewhere' end
+  local entry = redis.call('XRANGE', log, target, target)[1]
+  if not entry then return 'not_found' end
+  local fields = entry[2]
+  local kind, author
+  for i = 1, #fields, 2 do
+    if fields[i] == 'k' then kind = fields[i + 1] elseif fields[i] == 'u' then author = fields[i + 1] end
+  end
+  if kind ~= 'message' and kind ~= 'gpt' then return 'not_found' end
+  if author ~= user and authority ~= 'owner' then return 'not_author' end
+  return 'ok'
+end
+
+local results = { room.epoch }
+local posted = false
+for n = 1, count do
+  local base = 6 + (n - 1) * 8
+  local prefix, kind, user, target = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
+  local authority, idem, hash, trace = ARGV[base + 5], tonumber(ARGV[base + 6]), ARGV[base + 7], ARGV[base + 8]
+  local idem_key = idem > 0 and KEYS[6 + idem] or nil
+  local status = 'ok'
+  local known = idem_key and redis.call('GET', idem_key)
+  if known then
+    local old_hash, epoch, seq, ts, id = string.match(known, '^(.-)|(.-)|(.-)|(.-)|(.-)$')
+    results[#results + 1] = { old_hash == hash and 'dup' or 'conflict', seq, ts, id, epoch }
+  else
+    if room.deleted then
+      status = 'room_gone'
+    elseif backlog >= archive_cap then
+      status = 'backlog'
+    elseif target ~= '' then
+      status = authorise(target, user, authority)
+    end
+    if status ~= 'ok' then
+      results[#results + 1] = { status }
+    else
+      room.seq = room.seq + 1
+      room.ts = math.max(room.now, room.ts + 1)
+      local seq, ts = string.format('%d', room.seq), string.format('%d', room.ts)
+      local position = ts .. '-' .. seq
+      local id = target ~= '' and target or position
+      local json = prefix .. ',"id":"' .. id .. '","timestamp":' .. ts .. ',"ts":' .. ts .. ',"seq":' .. seq
+        .. ',"epoch":"' .. room.epoch .. '"' .. (target ~= '' and (',"rev":' .. seq) or '') .. '}'
+      redis.call('XADD', log, position, 'k', kind, 'u', user, 'p', room.epoch, 't', trace, 'e', json)
+      redis.call('HSET', meta, 'seq', seq, 'ts', ts)
+      redis.call('XADD', archive, '*', 'r', room_id, 'e', json)
+      if kind == 'delete' then
+        redis.call('ZADD', gone, ts, target)
+        redis.call('ZREMRANGEBYRANK', gone, 0, -GONE_MAX - 1)
+        redis.call('PEXPIRE', gone, META_TTL_MS)
+      end
+      if idem_key then
+        redis.call('SET', idem_key, hash .. '|' .. room.epoch .. '|' .. seq .. '|' .. ts .. '|' .. id, 'PX', idem_ttl)
+      end
+      redis.call(publish, channel,
+        position .. ' ' .. room.epoch .. ' ' .. kind .. ' ' .. (trace ~= '' and trace or '-') .. ' ' .. json)
+      results[#results + 1] = { 'ok', seq, ts, id, room.epoch }
+      room.len = room.len + 1
+      backlog = backlog + 1
+      posted = true
+    end
+  end
+end
+
+if posted then
+  if room.len > log_cap + TRIM_SLACK then
+    local cut = redis.call('XRANGE', log, '-', '+', 'COUNT', room.len - log_cap)
+    local last = cut[#cut][1]
+    local ts, seq = string.match(last, '^(%d+)-(%d+)$')
+    redis.call('XTRIM', log, 'MINID', ts .. '-' .. string.format('%d', tonumber(seq) + 1))
+    redis.call('HSET', meta, 'floor_seq', seq, 'floor_ts', ts)
+  end
+  redis.call('ZADD', active, room.ts, room_id)
+  redis.call('ZREMRANGEBYSCORE', active, '-inf', room.now - ACTIVE_MS)
+  redis.call('PEXPIRE', log, LOG_TTL_MS)
+  redis.call('PEXPIRE', meta, META_TTL_MS)
+end
+return results

@@ -1,0 +1,84 @@
+-- read: a room's position and a page of its log, as one consistent answer.
+--
+-- KEYS  1 log  2 meta
+-- ARGV  1 lower bound: none | id (exclusive position) | time (exclusive ms) | seq (exclusive number)  2 its value
+--       3 order: asc (the oldest above the bound) | desc (the newest above it; returned ascending)
+--       4 limit, entries  5 limit, bytes of event JSON  6 '1' when the room service says that the room exists
+-- Returns { epoch, epochs, seq, ts, floor seq, floor ts, deleted (0 or 1), more (0 or 1), entries }, an entry being
+--       { position, kind, epoch, JSON }. An order of `desc` with `more` means that older ones were left out.
+local REVIVE_MS = 10000   -- a tombstone younger than this may be news that the room service's answer has not seen
+local PAGE = 100          -- entries fetched at once, so that the byte limit bounds the work
+
+local log, meta = KEYS[1], KEYS[2]
+local bound, value, order = ARGV[1], ARGV[2], ARGV[3]
+local limit, max_bytes, exists = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local room = open_room(log, meta)
+
+if room.deleted and exists == '1' and room.now - tonumber(room.deleted) > REVIVE_MS then
+  redis.call('HDEL', meta, 'deleted')
+  room.deleted = false
+end
+
+local function seq_of(position)
+  return tonumber(string.match(position, '-(%d+)$'))
+end
+
+-- The position of the newest entry with seq <= wanted: ts rises with seq, so the time axis can be halved.
+local function position_of_seq(wanted)
+  local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+  if not first or wanted < seq_of(first[1]) then return '-' end
+  local low, high = tonumber(string.match(first[1], '^(%d+)')), room.ts
+  while low < high do
+    local mid = math.floor((low + high + 1) / 2)
+    local entry = redis.call('XRANGE', log, string.format('%d', mid), '+', 'COUNT', 1)[1]
+    if entry and seq_of(entry[1]) <= wanted then low = mid else high = mid - 1 end
+  end
+  local entry = redis.call('XRANGE', log, string.format('%d', low), '+', 'COUNT', 1)[1]
+  return entry and '(' .. entry[1] or '-'
+end
+
+local lower
+if bound == 'none' then lower = '-'
+elseif bound == 'id' then lower = '(' .. value
+elseif bound == 'time' then lower = string.format('%d', tonumber(value) + 1)
+elseif bound == 'seq' then lower = position_of_seq(tonumber(value))
+else return redis.error_reply('ERR read: unknown bound') end
+
+local entries, bytes, more = {}, 0, 0
+local from, to = lower, '+'
+while limit > 0 do
+  local page
+  local want = math.min(PAGE, limit - #entries + 1)
+  if order == 'asc' then
+    page = redis.call('XRANGE', log, from, to, 'COUNT', want)
+  else
+    page = redis.call('XREVRANGE', log, to, from, 'COUNT', want)
+  end
+  local full = false
+  for _, entry in ipairs(page) do
+    local fields, item = entry[2], { entry[1] }
+    for i = 1, #fields, 2 do
+      if fields[i] == 'k' then item[2] = fields[i + 1]
+      elseif fields[i] == 'p' then item[3] = fields[i + 1]
+      elseif fields[i] == 'e' then item[4] = fields[i + 1] end
+    end
+    bytes = bytes + #item[4]
+    if #entries >= limit or (bytes > max_bytes and #entries > 0) then
+      more, full = 1, true
+      break
+    end
+    entries[#entries + 1] = item
+  end
+  if full or #page < want then break end
+  if order == 'asc' then from = '(' .. page[#page][1] else to = '(' .. page[#page][1] end
+end
+
+if order == 'desc' then
+  local reversed = {}
+  for i = #entries, 1, -1 do reversed[#reversed + 1] = entries[i] end
+  entries = reversed
+end
+return {
+  room.epoch, room.epochs, string.format('%d', room.seq), string.format('%d', room.ts),
+  string.format('%d', room.floor_seq), string.format('%d', room.floor_ts), room.deleted and 1 or 0, more, entries,
+}
