@@ -7,7 +7,7 @@ mod position;
 
 pub use event::{EventKind, RoomEvent};
 pub use id::{InvalidId, RoomId, UserId};
-pub use identity::{Identity, Scope};
+pub use identity::{ClientAddress, Identity, Scope};
 pub use position::{Cursor, Epoch, Position, Seq};
 
 /// Milliseconds since the Unix epoch, the unit of every timestamp on the wire.

@@ -19,6 +19,15 @@ pub struct Identity {
     pub expires_at: Option<UnixMs>,
 }
 
+/// The address a connection counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddress {
+    /// The client.
+    pub ip: IpAddr,
+    /// The peer is in a private network, forwards for others and is not declared: it must never be blocked.
+    pub undeclared_proxy: bool,
+}
+
 /// Whom a block, a limit or a revocation acts on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Scope {

@@ -1,0 +1,309 @@
+//! The delivery of one room on this node, as a state machine without IO.
+//!
+//! A feed knows up to where it has handed events to its members. An event that comes next is delivered; one that comes
+//! later shows a hole, and everything from there on is taken from the log until the feed has caught up with what it has
+//! seen. A member is the same thing in small: one that joins, or that lags, is brought up from the log and goes live when
+//! it stands where the feed stands. So nothing is ever buffered, and there is one way to be late.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use crate::model::{Epoch, Position, RoomEvent, Seq};
+use crate::redis::LogPage;
+
+/// What to do with a live event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// It is the next: hand it to the live members.
+    Deliver,
+    /// It was delivered before, or the log will bring it: nothing to do.
+    Skip,
+    /// Something before it is missing: start to fill from the log.
+    Fill,
+}
+
+/// A member's state.
+#[derive(Debug)]
+pub struct Member<M> {
+    /// How to reach it.
+    pub handle: M,
+    /// Up to where it has the room's events.
+    pub at: Position,
+    /// Whether it gets live events; else it is being brought up from the log.
+    pub live: bool,
+}
+
+/// What a page of the log means for a feed that fills.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// The page continues the feed.
+    Continues,
+    /// Events after this number were lost with a failed server: who has seen them must be told.
+    LostTail(Seq),
+    /// The log no longer holds what comes next: members have a hole that cannot be filled.
+    BelowFloor,
+}
+
+/// The room's delivery state on this node.
+#[derive(Debug)]
+pub struct Feed<K, M> {
+    epoch: Epoch,
+    /// The newest event handed to live members; `None` before the first read of the log.
+    top: Option<Position>,
+    /// The newest number seen on the bus, which filling must reach.
+    seen: Seq,
+    filling: bool,
+    members: HashMap<K, Member<M>>,
+}
+
+impl<K: Hash + Eq + Clone, M> Default for Feed<K, M> {
+    fn default() -> Self {
+        Self { epoch: Epoch::default(), top: None, seen: 0, filling: false, members: HashMap::new() }
+    }
+}
+
+impl<K: Hash + Eq + Clone, M> Feed<K, M> {
+    /// Takes a live event from the bus.
+    pub fn offer(&mut self, event: &RoomEvent) -> Offer {
+        let Some(top) = self.top else {
+            // Nobody has joined yet; the first join reads the log.
+            return Offer::Skip;
+        };
+        if event.epoch != self.epoch {
+            // Another server writes now: only the log tells how its numbers relate to ours.
+            self.seen = event.position.seq;
+            return self.start_fill();
+        }
+        self.seen = self.seen.max(event.position.seq);
+        if self.filling || event.position.seq <= top.seq {
+            return Offer::Skip;
+        }
+        if event.position.seq == top.seq + 1 {
+            self.top = Some(event.position);
+            return Offer::Deliver;
+        }
+        self.start_fill()
+    }
+
+    /// Events may be missing at the end: fill once, whatever was seen.
+    pub fn suspect_gap(&mut self) -> Offer {
+        if self.top.is_none() { Offer::Skip } else { self.start_fill() }
+    }
+
+    fn start_fill(&mut self) -> Offer {
+        if self.filling {
+            return Offer::Skip;
+        }
+        self.filling = true;
+        Offer::Fill
+    }
+
+    /// Where filling goes on from.
+    pub fn top(&self) -> Position {
+        self.top.unwrap_or_default()
+    }
+
+    /// Compares a page, read after [`Self::top`], with the feed, before its events are delivered.
+    pub fn check_page(&mut self, page: &LogPage) -> Fill {
+        let top = self.top();
+        if page.epoch != self.epoch {
+            let first = first_after(&page.epochs, &self.epoch);
+            self.epoch = page.epoch.clone();
+            // Numbers of the old epoch at or above the new one's first are gone with the old server.
+            match first {
+                Some(first) if top.seq < first => {}
+                _ => {
+                    let kept = first.map_or(page.floor.seq, |first| first - 1);
+                    self.top = Some(Position { ts: 0, seq: kept });
+                    self.seen = page.top.seq;
+                    return Fill::LostTail(kept);
+                }
+            }
+        }
+        if top.seq < page.floor.seq {
+            self.top = Some(page.floor);
+            return Fill::BelowFloor;
+        }
+        Fill::Continues
+    }
+
+    /// Takes the next event of a filling page; `true` when it is to be delivered.
+    pub fn advance(&mut self, event: &RoomEvent) -> bool {
+        if event.position.seq != self.top().seq + 1 {
+            return false;
+        }
+        self.top = Some(event.position);
+        true
+    }
+
+    /// After a page: whether filling is done. `more` says that the log has further events.
+    pub fn finish_fill(&mut self, more: bool) -> bool {
+        if more || self.top().seq < self.seen {
+            return false;
+        }
+        self.filling = false;
+        true
+    }
+
+    /// Adds a member that has everything up to `at`; it is not live before [`Self::go_live`].
+    pub fn add_member(&mut self, key: K, handle: M, at: Position, page: &LogPage) {
+        if self.top.is_none() {
+            self.top = Some(page.top);
+            self.epoch = page.epoch.clone();
+        }
+        self.members.insert(key, Member { handle, at, live: false });
+    }
+
+    /// Makes a member live when it stands where the feed stands; `false` when it has to read on.
+    pub fn go_live(&mut self, key: &K, at: Position) -> bool {
+        let top = self.top();
+        let Some(member) = self.members.get_mut(key) else { return true };
+        member.at = at;
+        member.live = at.seq >= top.seq;
+        member.live
+    }
+
+    /// Members that get the event which [`Self::top`] has just reached.
+    pub fn live_members(&mut self) -> impl Iterator<Item = (&K, &mut Member<M>)> {
+        let top = self.top.unwrap_or_default();
+        self.members.iter_mut().filter(move |(_, member)| member.live && member.at.seq < top.seq)
+    }
+
+    /// Members that do not stand where a page has put the feed: they are put there and must be told of the break.
+    pub fn displaced_members(&mut self) -> impl Iterator<Item = (&K, &mut Member<M>)> {
+        let top = self.top();
+        self.members.iter_mut().filter(move |(_, member)| member.at.seq != top.seq).map(move |(key, member)| {
+            member.at = top;
+            (key, member)
+        })
+    }
+
+    /// Every member.
+    pub fn members(&self) -> impl Iterator<Item = (&K, &Member<M>)> {
+        self.members.iter()
+    }
+
+    /// Removes a member.
+    pub fn remove_member(&mut self, key: &K) -> Option<Member<M>> {
+        self.members.remove(key)
+    }
+
+    /// Whether this is a member.
+    pub fn has_member(&self, key: &K) -> bool {
+        self.members.contains_key(key)
+    }
+
+    /// Whether nobody is here.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
+
+/// The first number of the epoch that followed `epoch`; `None` when `epoch` is not in the list.
+pub fn first_after(epochs: &[(Epoch, Seq)], epoch: &Epoch) -> Option<Seq> {
+    let at = epochs.iter().position(|(known, _)| known == epoch)?;
+    epochs.get(at + 1).map(|(_, first)| *first)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::model::EventKind;
+
+    fn event(epoch: &str, seq: Seq) -> RoomEvent {
+        RoomEvent {
+            position: Position { ts: seq * 10, seq },
+            epoch: Epoch::from(epoch),
+            kind: EventKind::Message,
+            json: RawValue::from_string("{}".into()).unwrap(),
+        }
+    }
+
+    fn page(epochs: &[(&str, Seq)], floor: Seq, events: Vec<RoomEvent>, top: Seq) -> LogPage {
+        LogPage {
+            epoch: Epoch::from(epochs.last().unwrap().0),
+            epochs: epochs.iter().map(|(epoch, first)| (Epoch::from(*epoch), *first)).collect(),
+            top: Position { ts: top * 10, seq: top },
+            floor: Position { ts: floor * 10, seq: floor },
+            deleted: false,
+            more: false,
+            events,
+        }
+    }
+
+    fn feed_at(top: Seq) -> Feed<u8, ()> {
+        let mut feed = Feed::default();
+        let start = page(&[("a", 1)], 0, vec![], top);
+        feed.add_member(1, (), start.top, &start);
+        assert!(feed.go_live(&1, start.top));
+        feed
+    }
+
+    #[test]
+    fn the_next_event_is_delivered_and_a_repeated_one_is_not() {
+        let mut feed = feed_at(4);
+        assert_eq!(feed.offer(&event("a", 5)), Offer::Deliver);
+        assert_eq!(feed.live_members().count(), 1);
+        assert_eq!(feed.offer(&event("a", 5)), Offer::Skip);
+        assert_eq!(feed.offer(&event("a", 3)), Offer::Skip);
+    }
+
+    #[test]
+    fn a_hole_is_filled_from_the_log_up_to_what_was_seen() {
+        let mut feed = feed_at(4);
+        assert_eq!(feed.offer(&event("a", 7)), Offer::Fill);
+        assert_eq!(feed.offer(&event("a", 8)), Offer::Skip);
+        let first = page(&[("a", 1)], 0, vec![event("a", 5), event("a", 6), event("a", 7)], 8);
+        assert_eq!(feed.check_page(&first), Fill::Continues);
+        assert!(first.events.iter().all(|event| feed.advance(event)));
+        assert!(!feed.finish_fill(false), "8 was seen and is still missing");
+        assert!(feed.advance(&event("a", 8)));
+        assert!(feed.finish_fill(false));
+        assert_eq!(feed.offer(&event("a", 9)), Offer::Deliver);
+    }
+
+    #[test]
+    fn a_member_goes_live_only_where_the_feed_stands() {
+        let mut feed = feed_at(4);
+        let start = page(&[("a", 1)], 0, vec![], 4);
+        feed.add_member(2, (), start.top, &start);
+        assert_eq!(feed.offer(&event("a", 5)), Offer::Deliver);
+        assert_eq!(feed.live_members().map(|(key, _)| *key).collect::<Vec<_>>(), [1]);
+        assert!(!feed.go_live(&2, start.top));
+        assert!(feed.go_live(&2, Position { ts: 50, seq: 5 }));
+        // A member that stands ahead of the feed, because its page came before the bus, gets nothing twice.
+        let ahead = page(&[("a", 1)], 0, vec![], 6);
+        feed.add_member(3, (), ahead.top, &ahead);
+        assert!(feed.go_live(&3, ahead.top));
+        assert_eq!(feed.offer(&event("a", 6)), Offer::Deliver);
+        let mut keys: Vec<u8> = feed.live_members().map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, [1, 2]);
+    }
+
+    #[test]
+    fn a_lost_tail_is_told_from_a_clean_restart() {
+        let mut feed = feed_at(4);
+        assert_eq!(feed.offer(&event("b", 5)), Offer::Fill);
+        assert_eq!(feed.check_page(&page(&[("a", 1), ("b", 5)], 0, vec![event("b", 5)], 5)), Fill::Continues);
+
+        let mut feed = feed_at(4);
+        assert_eq!(feed.offer(&event("b", 3)), Offer::Fill);
+        assert_eq!(feed.check_page(&page(&[("a", 1), ("b", 3)], 0, vec![], 3)), Fill::LostTail(2));
+        assert_eq!(feed.top().seq, 2);
+
+        let mut feed = feed_at(4);
+        feed.suspect_gap();
+        assert_eq!(feed.check_page(&page(&[("c", 1)], 0, vec![], 0)), Fill::LostTail(0));
+    }
+
+    #[test]
+    fn a_hole_below_the_floor_is_reported() {
+        let mut feed = feed_at(4);
+        feed.suspect_gap();
+        assert_eq!(feed.check_page(&page(&[("a", 1)], 9, vec![event("a", 10)], 10)), Fill::BelowFloor);
+        assert!(feed.advance(&event("a", 10)));
+    }
+}
