@@ -9,6 +9,8 @@ mod messages;
 mod rooms;
 mod serve;
 mod store;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::sync::Arc;
