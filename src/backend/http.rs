@@ -22,6 +22,9 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Saves carry whole events.
 const MAX_SAVE_BYTES: usize = 8 * 1024 * 1024;
 
+/// The description of all this, kept beside the code; a test holds its paths against the router.
+const OPENAPI: &str = include_str!("openapi.json");
+
 /// All paths of the services.
 pub fn router(backend: &Backend, origins: AllowOrigin) -> Router {
     let browser = Router::new()
@@ -52,6 +55,10 @@ pub fn router(backend: &Backend, origins: AllowOrigin) -> Router {
         .route_layer(from_fn_with_state(backend.clone(), require_service_token));
     Router::new()
         .route("/healthz", get(healthz))
+        .route(
+            "/openapi.json",
+            get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)),
+        )
         .merge(browser)
         .merge(service)
         .fallback(async || BackendError::NotFound { what: "path" })

@@ -232,3 +232,25 @@ async fn a_database_in_memory_works() {
     assert_eq!(server.get("/healthz").await.0, 200);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn the_openapi_document_names_paths_that_exist() {
+    let (server, _database) = Server::seeded().await;
+    let (status, document) = server.get("/openapi.json").await;
+    assert_eq!(status, 200);
+    let paths = document["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 14);
+    for (path, methods) in paths {
+        let url = path.replace("{roomId}", "room-0").replace("{id}", "unknown");
+        let (status, answer) = match methods.as_object().unwrap().keys().next().map(String::as_str) {
+            Some("get") => server.get(&url).await,
+            _ => server.post(&url, json!({})).await,
+        };
+        let nowhere = status == 405 || answer["message"] == "path not found";
+        assert!(!nowhere && (200..500).contains(&status), "{path}: {answer}");
+    }
+    for reference in document.to_string().split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().unwrap();
+        assert!(document.pointer(pointer).is_some(), "{pointer}");
+    }
+}
