@@ -325,3 +325,40 @@ async fn take_within(
     .await?;
     Ok(bodies)
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Row as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_page_is_read_from_an_index_without_sorting() {
+        let Store::Sqlite { write, .. } = Store::open("sqlite::memory:").await.unwrap() else {
+            unreachable!()
+        };
+        for sql in [
+            SHOWN_AFTER,
+            SHOWN_BEFORE,
+            SHOWN_NEWEST,
+            EVENTS_AFTER,
+            EVENTS_BEFORE,
+            EVENTS_NEWEST,
+        ] {
+            let explain = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
+            let plan = explain
+                .bind("r")
+                .bind(1)
+                .bind(1)
+                .bind(1)
+                .fetch_all(&write)
+                .await
+                .unwrap();
+            let steps: Vec<String> = plan.iter().map(|step| step.get("detail")).collect();
+            assert!(
+                steps.len() == 1 && steps[0].contains("(room_id=? AND (ts,seq)"),
+                "{sql}: {steps:?}"
+            );
+        }
+    }
+}
