@@ -42,8 +42,8 @@ pub async fn login(State(backend): State<Backend>, Body(login): Body<Login>) -> 
         sid: &sid,
         platformid: &account.platformid,
         token_hash: &digest(&refresh_token),
-        now,
         expires_at: now.saturating_add(millis(backend.config().refresh_ttl)),
+        forget_before: now.saturating_sub(millis(backend.config().access_ttl)),
     };
     backend.store().begin_session(session).await?;
     let access_token = backend.tokens().issue(&account, &sid)?;

@@ -16,8 +16,9 @@ pub struct Session<'a> {
     pub sid: &'a str,
     pub platformid: &'a str,
     pub token_hash: &'a str,
-    pub now: i64,
     pub expires_at: i64,
+    /// Sessions that expired before this are forgotten: long enough ago that none of their access tokens is alive.
+    pub forget_before: i64,
 }
 
 /// A wish to replace a refresh token.
@@ -139,11 +140,14 @@ impl Store {
         let mut link = self.write().await?;
         link.execute(
             "DELETE FROM refresh_tokens WHERE expires_at < $1",
-            &[session.now.into()],
+            &[session.forget_before.into()],
         )
         .await?;
-        link.execute("DELETE FROM sessions WHERE expires_at < $1", &[session.now.into()])
-            .await?;
+        link.execute(
+            "DELETE FROM sessions WHERE expires_at < $1",
+            &[session.forget_before.into()],
+        )
+        .await?;
         link.execute(
             "INSERT INTO sessions (sid, platformid, expires_at) VALUES ($1, $2, $3)",
             &[session.sid.into(), session.platformid.into(), session.expires_at.into()],
