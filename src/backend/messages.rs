@@ -244,8 +244,9 @@ pub async fn save(State(backend): State<Backend>, Body(save): Body<SaveMessages>
         .map(|(index, body)| event(body.get(), &format!("events[{index}]")))
         .collect::<Result<Vec<_>, _>>()?;
     let saved = backend.store().save_events(&events).await?;
-    let known = events.len() as u64 - saved;
-    Ok(Json(json!({ "saved": saved, "known": known })))
+    // Known already, or of a room that is gone.
+    let skipped = events.len() as u64 - saved;
+    Ok(Json(json!({ "saved": saved, "skipped": skipped })))
 }
 
 fn event<'a>(body: &'a str, at: &str) -> Result<Event<'a>, BackendError> {

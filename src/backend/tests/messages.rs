@@ -82,7 +82,7 @@ async fn a_batch_may_hold_everything_about_a_message() {
             event("gpt", "a-r", 60, 6, "answer"),
         ])
         .await;
-    assert_eq!(answer, json!({ "saved": 6, "known": 0 }));
+    assert_eq!(answer, json!({ "saved": 6, "skipped": 0 }));
     let page = server.page("room-0", "").await;
     assert_eq!(ids(&page), ["a", "a-r"]);
     assert_eq!(page[0]["message"], "newest");
@@ -96,14 +96,14 @@ async fn saving_twice_changes_nothing() {
         event("message", "a", 10, 1, "first"),
         event("edit", "a", 20, 2, "second"),
     ];
-    assert_eq!(server.save(&events).await, json!({ "saved": 2, "known": 0 }));
+    assert_eq!(server.save(&events).await, json!({ "saved": 2, "skipped": 0 }));
     let before = (server.page("room-0", "").await, server.page("room-0", "raw=1").await);
-    assert_eq!(server.save(&events).await, json!({ "saved": 0, "known": 2 }));
+    assert_eq!(server.save(&events).await, json!({ "saved": 0, "skipped": 2 }));
     // Same place, other content: the first one counts, also within one call.
     let other = event("message", "z", 99, 1, "impostor");
     assert_eq!(
         server.save(&[other.clone(), other]).await,
-        json!({ "saved": 0, "known": 2 })
+        json!({ "saved": 0, "skipped": 2 })
     );
     assert_eq!(
         (server.page("room-0", "").await, server.page("room-0", "raw=1").await),
@@ -112,9 +112,9 @@ async fn saving_twice_changes_nothing() {
     let twin = event("message", "c", 30, 3, "once");
     assert_eq!(
         server.save(&[twin.clone(), twin]).await,
-        json!({ "saved": 1, "known": 1 })
+        json!({ "saved": 1, "skipped": 1 })
     );
-    assert_eq!(server.save(&[]).await, json!({ "saved": 0, "known": 0 }));
+    assert_eq!(server.save(&[]).await, json!({ "saved": 0, "skipped": 0 }));
 }
 
 #[tokio::test]
