@@ -4,3 +4,4 @@ pub mod backend;
 pub mod config;
 pub mod model;
 pub mod telemetry;
+pub mod upstream;
