@@ -1,5 +1,6 @@
 //! roomcast: a horizontally scalable Socket.IO chat node.
 
+pub mod auth;
 pub mod backend;
 pub mod config;
 pub mod model;

@@ -45,12 +45,21 @@ pub(super) struct User {
     pub(super) platformid: UserId,
     #[serde(deserialize_with = "filled")]
     pub(super) username: String,
-    #[serde(default, deserialize_with = "optional_text")]
+    #[serde(default, deserialize_with = "optional_session")]
     pub(super) sid: Option<String>,
 }
 
 fn user_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UserId, D::Error> {
     UserId::new(&text(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+/// Reads a login session, which becomes part of key names like a user's id.
+fn optional_session<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let session = optional_text(deserializer)?.filter(|sid| !sid.is_empty());
+    if let Some(sid) = &session {
+        UserId::new(sid).map_err(serde::de::Error::custom)?;
+    }
+    Ok(session)
 }
 
 /// Reads text that must not be empty.
