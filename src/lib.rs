@@ -4,5 +4,6 @@ pub mod auth;
 pub mod backend;
 pub mod config;
 pub mod model;
+pub mod ops;
 pub mod telemetry;
 pub mod upstream;
