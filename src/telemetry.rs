@@ -1,0 +1,6 @@
+//! What operators see: metrics and log lines.
+
+pub mod logging;
+pub mod metrics;
+
+pub use metrics::{Labelled, Metrics};

@@ -1,0 +1,100 @@
+//! Log lines: one subscriber for the process, the only thing in it that is shared by several nodes.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{Config, ConfigError, LogFormat};
+
+/// Starts logging to standard error; a second call, or a subscriber of somebody else, stays as it is.
+pub fn init(config: &Config) -> Result<(), ConfigError> {
+    let subscriber = subscriber(config, std::io::stderr)?;
+    // The error means that there is a subscriber already, which is what a second node in the process finds.
+    let _ = subscriber.try_init();
+    Ok(())
+}
+
+fn subscriber<W>(config: &Config, writer: W) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, ConfigError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
+        ConfigError::new(
+            "ROOMCAST_LOG",
+            format!("has the bad value `{}` ({error})", config.log),
+            "use a filter such as info or roomcast=debug,info",
+        )
+    })?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    Ok(match config.log_format {
+        LogFormat::Text => Box::new(registry.with(layer)),
+        LogFormat::Json => Box::new(registry.with(layer.json().flatten_event(true))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::config::Source;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn config(pairs: &[(&'static str, &str)]) -> Config {
+        let required = [
+            ("AUTH_URL", "http://127.0.0.1:1"),
+            ("API_URL", "http://127.0.0.1:1"),
+            ("VISION_APP_INFO", "Vision"),
+        ];
+        Config::read(&Source::from_pairs(required).with(pairs.iter().copied())).unwrap()
+    }
+
+    fn log_with(pairs: &[(&'static str, &str)]) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(&config(pairs), move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(rooms = 2, "joined");
+            tracing::debug!("hidden");
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn the_filter_and_the_format_come_from_the_settings() {
+        let json: serde_json::Value = serde_json::from_str(&log_with(&[("ROOMCAST_LOG_FORMAT", "json")])).unwrap();
+        assert_eq!(
+            (&json["message"], &json["rooms"], &json["level"]),
+            (&"joined".into(), &2.into(), &"INFO".into())
+        );
+        assert!(log_with(&[]).contains("joined"));
+        assert_eq!(log_with(&[("ROOMCAST_LOG", "roomcast=error")]), "");
+    }
+
+    #[test]
+    fn a_bad_filter_names_the_setting_and_a_second_start_is_harmless() {
+        let error = init(&config(&[("ROOMCAST_LOG", "roomcast=loud")]))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("ROOMCAST_LOG"), "{error}");
+        init(&config(&[])).unwrap();
+        init(&config(&[])).unwrap();
+    }
+}
