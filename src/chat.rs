@@ -16,7 +16,7 @@ use dashmap::DashMap;
 
 pub use error::ChatError;
 pub use history::{Previous, Wanted};
-pub use messages::{compose_delete, compose_edit, compose_message};
+pub use messages::{check_identity, compose_delete, compose_edit, compose_message};
 pub use rooms::{RoomListError, UserRooms};
 pub use sync::{SYNC_MAX_ROOMS, SyncRequest, SyncedRoom};
 
@@ -35,7 +35,7 @@ const CHECKS_MAX: u64 = 10_000;
 pub struct Chat {
     redis: Redis,
     upstream: Arc<Upstream>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     limits: PostLimits,
     /// Longest message text, bytes.
     max_text: usize,
@@ -46,7 +46,7 @@ pub struct Chat {
 
 impl Chat {
     /// The use cases over these services.
-    pub fn new(config: &Config, redis: Redis, upstream: Arc<Upstream>, metrics: Metrics) -> Self {
+    pub fn new(config: &Config, redis: Redis, upstream: Arc<Upstream>, metrics: Arc<Metrics>) -> Self {
         Self {
             redis,
             upstream,

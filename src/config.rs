@@ -1,13 +1,12 @@
 //! Every setting, its default and its check; the only reader of the environment.
 //!
 //! A setting comes from a flag, else from the environment or `.env`, else from the TOML file given by `--config`,
-//! else from its default. `roomcast config` prints the table that the [`settings!`] macro keeps.
+//! else from its default. `roomcast config` prints the table that the macro below keeps.
 
 mod source;
 mod value;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -197,11 +196,6 @@ impl Config {
             ));
         }
         Ok(())
-    }
-
-    /// How long a block lasts.
-    pub fn block_duration(&self) -> Duration {
-        *self.guard_block
     }
 }
 

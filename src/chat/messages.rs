@@ -118,11 +118,11 @@ impl Chat {
         };
         for result in &results {
             let label = match result {
-                Ok(receipt) if receipt.dup => "duplicate",
-                Ok(_) => "stored",
+                Ok(receipt) if receipt.dup => "dup",
+                Ok(_) => "ok",
                 Err(error) => error.code(),
             };
-            self.metrics.posts_total.with_label_values(&[label]).inc();
+            self.metrics.posts_total.inc([label]);
         }
         results
     }

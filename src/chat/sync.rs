@@ -103,10 +103,11 @@ impl Chat {
         batch: bool,
     ) -> Vec<Result<Vec<Box<RawValue>>, ChatError>> {
         if !batch {
-            return futures::stream::iter(asked)
+            // Owned items: a closure over borrowed ones is not general enough for a spawned task.
+            return futures::stream::iter(asked.to_vec())
                 .map(|(_, room, since)| async move {
-                    let query = MessageQuery { timestamp: Some(*since), oldmessage: None, newer: true, limit: Some(1000) };
-                    self.upstream.messages(room, &query).await.map_err(ChatError::from)
+                    let query = MessageQuery { timestamp: Some(since), oldmessage: None, newer: true, limit: Some(1000) };
+                    self.upstream.messages(&room, &query).await.map_err(ChatError::from)
                 })
                 .buffered(PARALLEL)
                 .collect()

@@ -14,7 +14,7 @@ pub enum InvalidId {
     /// The id has no characters.
     #[error("must not be empty")]
     Empty,
-    /// The id is longer than [`MAX_ID_BYTES`].
+    /// The id is longer than 256 bytes.
     #[error("must not be longer than {MAX_ID_BYTES} bytes")]
     TooLong,
     /// Braces would choose the cluster slot of a key, control characters would forge log lines.

@@ -4,12 +4,12 @@
 //! is therefore ours: it can be shut down from anywhere, and it knows since when a write has been blocked.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use hyper::body::Incoming;
@@ -20,55 +20,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::socket::Conn;
+
 /// How often the watchdog looks at the connections.
 const WATCHDOG_PERIOD: Duration = Duration::from_secs(1);
 /// Largest request head: tokens travel in the payload, so this is generous.
 const MAX_HEAD: usize = 16 * 1024;
-
-/// One TCP connection, as others may act on it.
-#[derive(Debug)]
-pub struct Conn {
-    stream: Weak<TcpStream>,
-    /// The address at the other end of the TCP connection.
-    pub peer: SocketAddr,
-    started: Instant,
-    /// Milliseconds after `started` since when a write has been blocked; 0 = none is.
-    blocked_since: AtomicU64,
-    killed: AtomicBool,
-}
-
-impl Conn {
-    /// Shuts the transport down in both directions: a client sees a transport close and comes back by itself.
-    pub fn kill(&self) {
-        self.killed.store(true, Ordering::Relaxed);
-        if let Some(stream) = self.stream.upgrade() {
-            let _gone = SockRef::from(&*stream).shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Whether [`Self::kill`] was called.
-    pub fn is_killed(&self) -> bool {
-        self.killed.load(Ordering::Relaxed)
-    }
-
-    fn blocked_for(&self) -> Duration {
-        match self.blocked_since.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            since => self.started.elapsed().saturating_sub(Duration::from_millis(since)),
-        }
-    }
-
-    fn note_write(&self, blocked: bool) {
-        if !blocked {
-            if self.blocked_since.load(Ordering::Relaxed) != 0 {
-                self.blocked_since.store(0, Ordering::Relaxed);
-            }
-        } else if self.blocked_since.load(Ordering::Relaxed) == 0 {
-            let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-            self.blocked_since.store(now, Ordering::Relaxed);
-        }
-    }
-}
 
 /// The stream that hyper and the websocket see; leaves the registry when it is dropped, also after an upgrade.
 struct ConnStream {
@@ -217,13 +174,7 @@ pub async fn accept<S, B>(
         };
         let _best_effort = stream.set_nodelay(true);
         let stream = Arc::new(stream);
-        let conn = Arc::new(Conn {
-            stream: Arc::downgrade(&stream),
-            peer,
-            started: Instant::now(),
-            blocked_since: AtomicU64::new(0),
-            killed: AtomicBool::new(false),
-        });
+        let conn = Arc::new(Conn::new(&stream, peer));
         let number = connections.add(conn.clone());
         let io = TokioIo::new(ConnStream { stream, conn: conn.clone(), connections: connections.clone(), number });
         let service = WithConn { inner: service.clone(), conn };

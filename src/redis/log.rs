@@ -206,6 +206,14 @@ impl Redis {
         read_page(answer).ok_or(RedisError::Unexpected("read"))
     }
 
+    /// Publishes a `roomUpdate` to the nodes that have the room joined; it has no place in the log.
+    pub async fn publish_update(&self, room: &RoomId, json: &str) -> Result<(), RedisError> {
+        let client = self.for_room(room)?;
+        let (channel, payload) = (self.keys.live(room), format!("! {json}"));
+        let () = if self.is_clustered() { client.spublish(channel, payload).await? } else { client.publish(channel, payload).await? };
+        Ok(())
+    }
+
     /// Removes what the room kept and leaves a tombstone.
     pub async fn delete_room(&self, room: &RoomId) -> Result<(), RedisError> {
         let keys = &self.keys;

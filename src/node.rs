@@ -1,0 +1,4 @@
+//! Composition root of a chat node.
+
+pub mod accept;
+pub mod address;

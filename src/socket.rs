@@ -1,0 +1,67 @@
+//! The Socket.IO side: handshake, events, replies and the delivery of room events.
+
+mod connect;
+mod control;
+mod deliver;
+mod events;
+mod inbox;
+mod protocol;
+mod reply;
+mod session;
+mod transport;
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use socketioxide::socket::Sid;
+use tokio_util::task::TaskTracker;
+
+pub use connect::{ConnectMiddleware, Connected};
+pub use control::follow_control;
+pub use deliver::Deliver;
+pub use session::{ClientInfo, NodeName, Session};
+pub use transport::{Conn, Transports};
+
+use crate::auth::Auth;
+use crate::chat::Chat;
+use crate::config::AppMatch;
+use crate::guard::Guard;
+use crate::redis::{Adapter, Redis};
+use crate::telemetry::Metrics;
+
+/// A socket of the node's namespace.
+pub type Socket = socketioxide::extract::SocketRef<Adapter>;
+
+/// What handshakes and events need; one per node.
+pub struct App {
+    /// The use cases.
+    pub chat: Chat,
+    /// Tokens.
+    pub auth: Auth,
+    /// Blocks and limits.
+    pub guard: Guard,
+    /// Redis, for membership.
+    pub redis: Redis,
+    /// The delivery of room events.
+    pub deliver: Arc<Deliver>,
+    /// Connections under the sockets.
+    pub transports: Arc<Transports>,
+    /// Sessions by socket.
+    pub sessions: DashMap<Sid, Arc<Session>>,
+    /// This node's current name in Redis.
+    pub node: NodeName,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Every task of a socket.
+    pub tracker: TaskTracker,
+    /// What a client's `userAgent` must look like.
+    pub app_match: AppMatch,
+    /// Rooms up to which `syncRooms` answers as `syncRoomsResponse`.
+    pub sync_parallel_max: usize,
+    /// The prefix that asks for a reply of the model.
+    pub mention: String,
+    /// Sockets that are gone and could not be removed from Redis yet.
+    pub orphans: DashMap<String, crate::redis::OwnedSocket>,
+    /// Messages per user since the last flush.
+    pub message_counts: DashMap<crate::model::UserId, u32>,
+}

@@ -1,0 +1,240 @@
+//! The handshake: who is connecting, and whether they may.
+//!
+//! socketioxide runs the middleware before the socket exists for the client, and the connect handler right after the
+//! CONNECT packet is queued. The handler is synchronous and registers everything before the client's first packet can be
+//! read; an asynchronous one would lose what a client sends at once.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use socketioxide::extract::{AckSender, HttpExtension, SocketRef, TryData};
+use socketioxide::handler::{ConnectHandler, DisconnectHandler, FromConnectParts, FromMessageParts, MessageHandler};
+use socketioxide::socket::DisconnectReason;
+use socketioxide_core::Value;
+
+use super::events::refuse_overflow;
+use super::inbox::{Inbox, Incoming, Job};
+use super::protocol::{TokenRefresh, event};
+use super::session::{ClientInfo, Handshake, Session, Tokens};
+use super::{App, Socket};
+use crate::auth::{RefreshError, VerifyError};
+use crate::model::Identity;
+use crate::redis::Adapter;
+
+type RawSocket = socketioxide::socket::Socket<Adapter>;
+type Refused = Box<dyn fmt::Display + Send>;
+
+/// How long everything a handshake asks for may take together; the library would wait 45 s.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(8);
+/// When to come back after an outage of the auth service.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How long a refused client may take to read the reason.
+const REFUSED_GRACE: Duration = Duration::from_secs(1);
+
+/// The `auth` payload of CONNECT. Types are lenient here, so that a wrong one is told from a missing one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AuthPayload {
+    access_token: serde_json::Value,
+    refresh_token: serde_json::Value,
+    user_agent: serde_json::Value,
+    username: serde_json::Value,
+    proto: serde_json::Value,
+}
+
+/// Why a handshake is refused: the text for old clients and the code for new ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    Banned,
+    InvalidRefreshToken,
+    RefreshFailed,
+    Unavailable,
+}
+
+impl Refusal {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Banned => "you're banned",
+            Self::InvalidRefreshToken => "Invalid refresh token",
+            Self::RefreshFailed => "Token refresh failed",
+            Self::Unavailable => "auth_unavailable",
+        }
+    }
+
+    fn code(self) -> &'static str {
+        match self {
+            Self::Unavailable => "auth_unavailable",
+            Self::Banned | Self::InvalidRefreshToken | Self::RefreshFailed => "blocked",
+        }
+    }
+
+    fn retry_after(self, block: Duration) -> Duration {
+        match self {
+            Self::Unavailable => RETRY_AFTER,
+            Self::Banned | Self::InvalidRefreshToken | Self::RefreshFailed => block,
+        }
+    }
+
+    /// The one string that the library can send in `connect_error`.
+    fn message(self, proto2: bool, block: Duration) -> String {
+        if !proto2 {
+            return self.text().to_owned();
+        }
+        let retry_after_ms = u64::try_from(self.retry_after(block).as_millis()).unwrap_or(u64::MAX);
+        serde_json::json!({"code": self.code(), "message": self.text(), "retryAfterMs": retry_after_ms}).to_string()
+    }
+}
+
+/// The handshake check, for `ConnectHandler::with`.
+#[derive(Clone)]
+pub struct ConnectMiddleware(pub Arc<App>);
+
+impl socketioxide::handler::ConnectMiddleware<Adapter, Self> for ConnectMiddleware {
+    async fn call<'a>(&'a self, socket: Arc<RawSocket>, auth: &'a Option<Value>) -> Result<(), Refused> {
+        let app = &self.0;
+        let Ok(HttpExtension(client)) = HttpExtension::<ClientInfo>::from_connect_parts(&socket, auth) else {
+            tracing::error!("a handshake without its connection");
+            return Err(Box::new(Refusal::Unavailable.text()));
+        };
+        let payload = match TryData::<AuthPayload>::from_connect_parts(&socket, auth) {
+            Ok(TryData(Ok(payload))) => payload,
+            Ok(TryData(Err(_))) | Err(_) => AuthPayload::default(),
+        };
+        let proto2 = payload.proto == 2;
+        app.transports.set(socket.id, client.conn.clone());
+        let checked = tokio::time::timeout(HANDSHAKE_MAX, check(app, &client, payload, proto2)).await;
+        match checked.unwrap_or(Err(Refusal::Unavailable)) {
+            Ok(verified) => {
+                socket.extensions.insert(Arc::new(verified));
+                Ok(())
+            }
+            Err(refusal) => {
+                app.metrics.handshakes_total.inc([refusal.code()]);
+                close_refused(app, &socket);
+                Err(Box::new(refusal.message(proto2, app.guard.block_duration())))
+            }
+        }
+    }
+}
+
+/// A verified handshake and the new tokens to tell.
+struct Verified {
+    handshake: std::sync::Mutex<Option<Handshake>>,
+    refreshed: Option<(String, Option<String>)>,
+}
+
+/// Every row of the contract's handshake table.
+async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2: bool) -> Result<Verified, Refusal> {
+    let text = |value: &serde_json::Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let fields =
+        (text(&payload.access_token), text(&payload.refresh_token), text(&payload.user_agent), text(&payload.username));
+    let (Some(access), Some(refresh), Some(user_agent), Some(username)) = fields else {
+        return banned(app, client, "missing_field").await;
+    };
+    if !app.app_match.matches(&user_agent) {
+        return banned(app, client, "user_agent").await;
+    }
+    let is_user = |identity: &Identity| identity.username.to_lowercase() == username.to_lowercase();
+    let (identity, refreshed) = match app.auth.verify(&access).await {
+        Ok(identity) if is_user(&identity) => (identity, None),
+        Ok(_) => return banned(app, client, "username").await,
+        Err(VerifyError::Unavailable(reason)) => {
+            tracing::warn!(reason, "handshake refused: tokens cannot be verified");
+            return Err(Refusal::Unavailable);
+        }
+        Err(VerifyError::Invalid(_)) => match app.auth.refresh(&refresh, proto2).await {
+            Ok(refreshed) if is_user(&refreshed.identity) => {
+                (refreshed.identity, Some((refreshed.access_token, refreshed.refresh_token)))
+            }
+            Ok(_) => {
+                app.guard.block_address(client.address, "refresh_of_another").await;
+                return Err(Refusal::InvalidRefreshToken);
+            }
+            Err(RefreshError::Refused) => {
+                app.guard.block_address(client.address, "refresh_refused").await;
+                return Err(Refusal::RefreshFailed);
+            }
+            Err(RefreshError::Unavailable(reason)) => {
+                tracing::warn!(reason, "handshake refused: tokens cannot be exchanged");
+                return Err(Refusal::Unavailable);
+            }
+        },
+    };
+    let blocked = app.guard.blocked_identity(&identity).await.map_err(|_| Refusal::Unavailable)?;
+    let revoked = app.guard.is_revoked(&identity).await.map_err(|_| Refusal::Unavailable)?;
+    if blocked.is_some() || revoked {
+        return Err(Refusal::Banned);
+    }
+    let rotated = refreshed.as_ref().and_then(|(_, rotated)| rotated.clone());
+    let tokens = Tokens { refresh: rotated.unwrap_or(refresh) };
+    let handshake = Handshake { identity, tokens, client: client.clone(), proto2, user_agent };
+    Ok(Verified { handshake: std::sync::Mutex::new(Some(handshake)), refreshed })
+}
+
+async fn banned(app: &App, client: &ClientInfo, reason: &'static str) -> Result<Verified, Refusal> {
+    app.guard.block_address(client.address, reason).await;
+    Err(Refusal::Banned)
+}
+
+/// A refused client goes by itself; one that does not is closed, so that it holds no connection.
+fn close_refused(app: &Arc<App>, socket: &Arc<RawSocket>) {
+    let (app, sid) = (app.clone(), socket.id);
+    app.tracker.clone().spawn(async move {
+        tokio::time::sleep(REFUSED_GRACE).await;
+        app.transports.kill(sid);
+        app.transports.remove(sid);
+    });
+}
+
+/// The connect handler: synchronous, so that nothing a client sends at once is missed.
+#[derive(Clone)]
+pub struct Connected(pub Arc<App>);
+
+impl ConnectHandler<Adapter, Self> for Connected {
+    fn call(&self, socket: Arc<RawSocket>, _auth: Option<Value>) {
+        let app = &self.0;
+        let Some(verified) = socket.extensions.remove::<Arc<Verified>>() else { return };
+        let Some(handshake) = verified.handshake.lock().ok().and_then(|mut handshake| handshake.take()) else { return };
+        app.metrics.handshakes_total.inc([if verified.refreshed.is_some() { "refreshed" } else { "connected" }]);
+        let session = Arc::new(Session::new(app.clone(), socket.id, handshake));
+        socket.on_fallback(Inlet(session.clone()));
+        socket.on_disconnect(Outlet(session.clone()));
+        let user = session.identity().user;
+        // Local: the adapter finds the socket here when another node emits to its user.
+        socket.join(format!("user:{user}"));
+        app.sessions.insert(socket.id, session.clone());
+        app.metrics.connections.inc();
+        let socket = SocketRef::from(socket);
+        if let Some((access_token, refresh_token)) = &verified.refreshed {
+            let answer = TokenRefresh { access_token, refresh_token: refresh_token.as_deref() };
+            app.deliver.emit(&socket, event::TOKEN_REFRESH, &answer);
+        }
+        let _queued = Inbox::push(&session, &socket, Job::Connected);
+    }
+}
+
+/// Takes every event of a socket, in the order read, without spawning anything.
+struct Inlet(Arc<Session>);
+
+impl MessageHandler<Adapter, Self> for Inlet {
+    fn call(&self, socket: Arc<RawSocket>, mut packet: Value, ack_id: Option<i64>) {
+        let Ok(ack) = AckSender::from_message_parts(&socket, &mut packet, &ack_id);
+        let socket: Socket = SocketRef::from(socket);
+        let incoming = Incoming { packet, ack, wants_ack: ack_id.is_some() };
+        if let Err(refused) = Inbox::push(&self.0, &socket, Job::Event(incoming)) {
+            refuse_overflow(&self.0, &socket, *refused);
+        }
+    }
+}
+
+/// Ends a socket after everything it sent.
+struct Outlet(Arc<Session>);
+
+impl DisconnectHandler<Adapter, Self> for Outlet {
+    fn call_with_defer(&self, socket: Arc<RawSocket>, reason: DisconnectReason, defer: fn(Arc<RawSocket>)) {
+        let _queued = Inbox::push(&self.0, &SocketRef::from(socket.clone()), Job::Closed(reason));
+        defer(socket);
+    }
+}

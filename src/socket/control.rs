@@ -1,0 +1,132 @@
+//! Acts of the control stream, carried out on the sockets of this node; local and remote acts take the same way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::inbox::{Inbox, Job};
+use super::protocol::{SecurityNotice, event};
+use super::{App, Session, Socket};
+use crate::model::Scope;
+use crate::redis::Act;
+
+/// How long a notice may take to leave before the transport is closed.
+const NOTICE_GRACE: Duration = Duration::from_millis(250);
+/// Entries of the control stream read at once, as `acts_after` does.
+const PAGE: usize = 100;
+
+/// Follows the control stream from now on, until stopped.
+pub async fn follow_control(
+    app: Arc<App>,
+    io: socketioxide::SocketIo<crate::redis::Adapter>,
+    mut news: tokio::sync::watch::Receiver<u64>,
+    stop: CancellationToken,
+) {
+    let mut position = loop {
+        match app.redis.control_position().await {
+            Ok(position) => break position,
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+        if stop.is_cancelled() {
+            return;
+        }
+    };
+    loop {
+        match app.redis.acts_after(&position).await {
+            Ok(acts) => {
+                let full = acts.len() >= PAGE;
+                for (at, act) in acts {
+                    position = at;
+                    match act {
+                        Some(act) => carry_out(&app, &io, &act),
+                        None => tracing::warn!(position, "unknown act on the control stream"),
+                    }
+                }
+                if full {
+                    continue;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "control stream not read");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        }
+        tokio::select! {
+            changed = news.changed() => if changed.is_err() { return },
+            // A publish can be lost; the stream is not.
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+fn carry_out(app: &Arc<App>, io: &socketioxide::SocketIo<crate::redis::Adapter>, act: &Act) {
+    let sessions: Vec<Arc<Session>> = app.sessions.iter().map(|session| session.value().clone()).collect();
+    let socket_of = |session: &Session| io.get_socket(session.sid);
+    match act {
+        Act::Cut { scope, code, blocked_for_ms } => {
+            let Ok(scope) = scope.parse::<Scope>() else { return };
+            for session in sessions.iter().filter(|session| is_in_scope(app, session, &scope)) {
+                if let Some(socket) = socket_of(session) {
+                    cut(session, &socket, code, *blocked_for_ms);
+                }
+            }
+        }
+        Act::Evict { user, room } => {
+            for session in sessions.iter().filter(|session| session.identity().user == *user) {
+                evict(session, socket_of(session), room, false);
+            }
+        }
+        Act::RoomGone { room } => {
+            for session in sessions.iter().filter(|session| session.belongs_to(room)) {
+                evict(session, socket_of(session), room, true);
+            }
+        }
+    }
+}
+
+fn is_in_scope(app: &App, session: &Session, scope: &Scope) -> bool {
+    match scope {
+        Scope::Address(_) => Scope::address(session.address.ip) == *scope && !app.guard.is_exempt(session.address),
+        Scope::User(user) => session.identity().user == *user,
+        Scope::Session(sid) => session.identity().session.as_ref() == Some(sid),
+    }
+}
+
+fn evict(session: &Arc<Session>, socket: Option<Socket>, room: &crate::model::RoomId, gone: bool) {
+    if let Some(socket) = socket {
+        // Evictions are never refused by a full inbox.
+        let _queued = Inbox::push(session, &socket, Job::Evict { room: room.clone(), gone });
+    }
+}
+
+/// Tells a socket why, and closes its transport as soon as that had the time to leave.
+pub fn cut(session: &Arc<Session>, socket: &Socket, code: &str, blocked_for_ms: Option<u64>) {
+    session.note_cut(code);
+    session.app.metrics.cuts_total.inc(["blocked"]);
+    let message = explain(code);
+    // A full queue only means that the reason stays unknown.
+    let _full = socket.emit(event::SECURITY_NOTICE, &SecurityNotice { code, message, blocked_for_ms });
+    let (app, socket) = (session.app.clone(), socket.clone());
+    app.tracker.clone().spawn(async move {
+        tokio::time::sleep(NOTICE_GRACE).await;
+        app.transports.kill(socket.id);
+        // A polling client has no open connection to close: its session ends here, its next poll is refused.
+        if socket.transport_type() == socketioxide::TransportType::Polling {
+            let _gone = socket.disconnect();
+        }
+    });
+}
+
+fn explain(code: &str) -> &'static str {
+    match code {
+        "token_requests" => "Too many token requests came from your network. Try again in a minute.",
+        "forged_room" => "A request named a room that does not exist in this form.",
+        "user_refused" => "The room service does not know this user.",
+        "sync_without_user" => "A request did not say who it is for.",
+        "strikes" => "Too many requests were refused.",
+        _ => "This connection was closed for security reasons.",
+    }
+}

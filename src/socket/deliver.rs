@@ -1,0 +1,410 @@
+//! The delivery of room events to the sockets of this node; the only place that emits.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use socketioxide::socket::Sid;
+use socketioxide::{SendError, SocketError};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::protocol::{SyncLost, event};
+use super::transport::Transports;
+use super::{Session, Socket};
+use crate::chat::feed::{Feed, Fill, Offer};
+use crate::chat::{Chat, ChatError};
+use crate::model::{Position, RoomEvent, RoomId};
+use crate::redis::{Bus, BusItem, LogPage};
+use crate::telemetry::Metrics;
+
+/// How long a room's subscription outlives its last member: people come back, and SUBSCRIBE costs a round trip.
+const LINGER: Duration = Duration::from_secs(30);
+/// How long a slow member may take to catch up before its transport is closed.
+const LAG_MAX: Duration = Duration::from_secs(15);
+/// How far behind a slow member may be before its transport is closed, events.
+const LAG_MAX_EVENTS: u64 = 500;
+/// How long to wait before a slow socket is tried again, or a log that could not be read.
+const RETRY: Duration = Duration::from_millis(50);
+/// Rooms refilled at once after a reconnect.
+const REFILLS_PARALLEL: usize = 32;
+/// `roomUpdate` reaches a room at most this often.
+const UPDATE_PERIOD: Duration = Duration::from_secs(1);
+
+/// A member's socket.
+#[derive(Clone)]
+struct Peer {
+    socket: Socket,
+    proto2: bool,
+}
+
+type RoomFeed = Feed<Sid, Peer>;
+
+/// One room on this node.
+struct Room {
+    id: RoomId,
+    subscribed: tokio::sync::OnceCell<()>,
+    feed: Mutex<RoomFeed>,
+    /// Joins under way; with the members they keep the room here.
+    interest: std::sync::atomic::AtomicUsize,
+    idle_since: Mutex<Option<Instant>>,
+}
+
+impl Room {
+    fn feed(&self) -> MutexGuard<'_, RoomFeed> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.idle_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a room here while somebody joins it.
+pub struct Interest(Arc<Room>);
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.0.interest.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+        *self.0.idle() = Some(Instant::now());
+    }
+}
+
+/// A `roomUpdate` that waits for its turn.
+struct Update {
+    sent: Instant,
+    waiting: Option<String>,
+}
+
+/// The rooms of this node and their members.
+pub struct Deliver {
+    bus: Bus,
+    transports: Arc<Transports>,
+    metrics: Arc<Metrics>,
+    tracker: TaskTracker,
+    rooms: DashMap<RoomId, Arc<Room>>,
+    /// Sockets by the rooms they belong to, joined or not.
+    belonging: DashMap<RoomId, HashMap<Sid, Socket>>,
+    updates: DashMap<RoomId, Update>,
+}
+
+impl Deliver {
+    /// A delivery without rooms.
+    pub fn new(bus: Bus, transports: Arc<Transports>, metrics: Arc<Metrics>, tracker: TaskTracker) -> Self {
+        Self {
+            bus,
+            transports,
+            metrics,
+            tracker,
+            rooms: DashMap::new(),
+            belonging: DashMap::new(),
+            updates: DashMap::new(),
+        }
+    }
+
+    /// Emits one event to one socket. A socket that cannot take it has its transport closed: it comes back and is
+    /// brought up to date.
+    pub fn emit<T: Serialize + ?Sized>(&self, socket: &Socket, name: &str, data: &T) {
+        if let Err(SendError::Socket(SocketError::InternalChannelFull)) = socket.emit(name, data) {
+            self.metrics.cuts_total.inc(["slow"]);
+            self.transports.kill(socket.id);
+        }
+    }
+
+    /// Subscribes to the room, if nobody did before, and keeps it here until the interest is dropped.
+    pub async fn enter(&self, room: &RoomId) -> Result<Interest, ChatError> {
+        let interest = {
+            let room = self.rooms.entry(room.clone()).or_insert_with(|| {
+                Arc::new(Room {
+                    id: room.clone(),
+                    subscribed: tokio::sync::OnceCell::new(),
+                    feed: Mutex::default(),
+                    interest: std::sync::atomic::AtomicUsize::new(0),
+                    idle_since: Mutex::default(),
+                })
+            });
+            room.interest.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+            Interest(room.clone())
+        };
+        interest.0.subscribed.get_or_try_init(|| self.bus.subscribe(room)).await?;
+        Ok(interest)
+    }
+
+    /// Makes the socket a member that has everything up to `at`; it gets what follows once [`Self::catch_up`] ends.
+    pub fn add_member(&self, interest: &Interest, session: &Session, socket: &Socket, at: Position, page: &LogPage) {
+        let peer = Peer { socket: socket.clone(), proto2: session.proto2 };
+        interest.0.feed().add_member(socket.id, peer, at, page);
+    }
+
+    /// Brings a new member from where its page ended to the live delivery.
+    pub async fn catch_up(self: &Arc<Self>, chat: &Chat, interest: &Interest, socket: &Socket, at: Position, page: &LogPage) {
+        let room = interest.0.clone();
+        if !room.feed().go_live(&socket.id, at) {
+            self.bring_up(chat, &room, socket, at, &page.epoch).await;
+        }
+    }
+
+    /// Ends the membership of a socket.
+    pub fn remove_member(&self, room: &RoomId, sid: Sid) {
+        if let Some(room) = self.rooms.get(room) {
+            let mut feed = room.feed();
+            feed.remove_member(&sid);
+            if feed.is_empty() {
+                *room.idle() = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Notes that a socket belongs to rooms, for `roomUpdate`.
+    pub fn add_belonging(&self, rooms: &[RoomId], socket: &Socket) {
+        for room in rooms {
+            self.belonging.entry(room.clone()).or_default().insert(socket.id, socket.clone());
+        }
+    }
+
+    /// Notes that a socket no longer belongs to rooms.
+    pub fn remove_belonging(&self, rooms: &[RoomId], sid: Sid) {
+        for room in rooms {
+            self.belonging.remove_if_mut(room, |_, sockets| {
+                sockets.remove(&sid);
+                sockets.is_empty()
+            });
+        }
+    }
+
+    /// Hands the items of one shard of the bus to the members, until the bus ends.
+    pub async fn run(self: Arc<Self>, chat: Arc<Chat>, mut items: mpsc::Receiver<BusItem>, first: bool) {
+        while let Some(item) = items.recv().await {
+            match item {
+                BusItem::Event(room, event) => self.deliver(&chat, &room, &event),
+                BusItem::Update(room, json) => self.update(&room, json),
+                // Every shard hears of a gap; one of them acts for all rooms.
+                BusItem::Gap if first => {
+                    self.tracker.spawn(self.clone().refill_all(chat.clone()));
+                }
+                BusItem::Gap => {}
+            }
+        }
+    }
+
+    fn deliver(self: &Arc<Self>, chat: &Arc<Chat>, room: &RoomId, event: &RoomEvent) {
+        let Some(room) = self.rooms.get(room).map(|room| room.clone()) else { return };
+        let mut feed = room.feed();
+        match feed.offer(event) {
+            Offer::Deliver => {
+                let lagging = self.hand_out(&mut feed, event);
+                drop(feed);
+                self.bring_up_all(chat, &room, lagging, event);
+            }
+            Offer::Skip => {}
+            Offer::Fill => {
+                drop(feed);
+                self.tracker.spawn(self.clone().fill(chat.clone(), room));
+            }
+        }
+    }
+
+    /// Emits an event to the live members; returns those whose queue was full, which are not live any more.
+    fn hand_out(&self, feed: &mut RoomFeed, event: &RoomEvent) -> Vec<(Socket, Position)> {
+        let mut lagging = Vec::new();
+        let mut delivered = 0;
+        let name = event.kind.event_name();
+        let json: &RawValue = &event.json;
+        for (_, member) in feed.live_members() {
+            match member.handle.socket.emit(name, json) {
+                Ok(()) => {
+                    delivered += 1;
+                    member.at = event.position;
+                }
+                Err(SendError::Socket(SocketError::InternalChannelFull)) => {
+                    member.live = false;
+                    lagging.push((member.handle.socket.clone(), member.at));
+                }
+                // It is going; its disconnect removes it.
+                Err(_) => member.at = event.position,
+            }
+        }
+        self.metrics.deliveries_total.inc_by(delivered);
+        lagging
+    }
+
+    fn bring_up_all(self: &Arc<Self>, chat: &Arc<Chat>, room: &Arc<Room>, lagging: Vec<(Socket, Position)>, event: &RoomEvent) {
+        for (socket, at) in lagging {
+            let (deliver, chat, room, epoch) = (self.clone(), chat.clone(), room.clone(), event.epoch.clone());
+            self.tracker.spawn(async move { deliver.bring_up(&chat, &room, &socket, at, &epoch).await });
+        }
+    }
+
+    /// Brings one member up from the log until it stands where the feed stands, or closes its transport.
+    async fn bring_up(&self, chat: &Chat, room: &Room, socket: &Socket, mut at: Position, epoch: &crate::model::Epoch) {
+        self.metrics.lagging_sockets.inc();
+        let started = Instant::now();
+        let reason = loop {
+            if !socket.connected() || !room.feed().has_member(&socket.id) {
+                break None;
+            }
+            if started.elapsed() > LAG_MAX {
+                break Some("lagging");
+            }
+            let page = match chat.events_after(&room.id, at).await {
+                Ok(page) => page,
+                Err(_) => {
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            };
+            if page.epoch != *epoch || page.floor.seq > at.seq || page.top.seq.saturating_sub(at.seq) > LAG_MAX_EVENTS {
+                break Some("lagging");
+            }
+            let mut full = false;
+            for event in &page.events {
+                match socket.emit(event.kind.event_name(), &*event.json) {
+                    Ok(()) => at = event.position,
+                    Err(SendError::Socket(SocketError::InternalChannelFull)) => {
+                        full = true;
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            if full {
+                tokio::time::sleep(RETRY).await;
+            } else if room.feed().go_live(&socket.id, at) {
+                break None;
+            }
+        };
+        self.metrics.lagging_sockets.dec();
+        if let Some(reason) = reason {
+            self.metrics.cuts_total.inc([reason]);
+            self.transports.kill(socket.id);
+        }
+    }
+
+    /// Fills a hole of the room from its log, up to everything that was seen.
+    async fn fill(self: Arc<Self>, chat: Arc<Chat>, room: Arc<Room>) {
+        loop {
+            let from = room.feed().top();
+            let page = match chat.events_after(&room.id, from).await {
+                Ok(page) => page,
+                Err(_) => {
+                    if self.rooms.get(&room.id).is_none_or(|known| !Arc::ptr_eq(&known, &room)) {
+                        return;
+                    }
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            };
+            let mut feed = room.feed();
+            match feed.check_page(&page) {
+                Fill::Continues => {}
+                broken => {
+                    tracing::warn!(room = %room.id, ?broken, "continuity lost");
+                    self.tell_broken(&mut feed, &room.id, &page);
+                    if matches!(broken, Fill::LostTail(_)) {
+                        // The page was read after a place that no longer exists.
+                        continue;
+                    }
+                }
+            }
+            for event in &page.events {
+                if feed.advance(event) {
+                    self.metrics.holes_repaired_total.inc();
+                    let lagging = self.hand_out(&mut feed, event);
+                    self.bring_up_all(&chat, &room, lagging, event);
+                }
+            }
+            if feed.finish_fill(page.more) {
+                return;
+            }
+        }
+    }
+
+    /// Tells members whose continuity is broken: protocol 2 by `sync:lost`, the others by closing their transport.
+    fn tell_broken(&self, feed: &mut RoomFeed, room: &RoomId, page: &LogPage) {
+        for (sid, member) in feed.displaced_members() {
+            if member.handle.proto2 {
+                let lost = SyncLost { room_id: room, epoch: page.epoch.as_str(), top_seq: page.top.seq };
+                self.emit(&member.handle.socket, event::SYNC_LOST, &lost);
+            } else {
+                self.metrics.cuts_total.inc(["sync_lost"]);
+                self.transports.kill(*sid);
+            }
+        }
+    }
+
+    /// After a reconnect of the bus: every room is compared with its log, a few at a time.
+    async fn refill_all(self: Arc<Self>, chat: Arc<Chat>) {
+        use futures::StreamExt;
+        let rooms: Vec<Arc<Room>> = self.rooms.iter().map(|room| room.value().clone()).collect();
+        futures::stream::iter(rooms)
+            .for_each_concurrent(REFILLS_PARALLEL, |room| async {
+                let offer = room.feed().suspect_gap();
+                if offer == Offer::Fill {
+                    self.clone().fill(chat.clone(), room).await;
+                }
+            })
+            .await;
+    }
+
+    /// Emits a `roomUpdate` to everybody here who belongs to the room, or keeps the newest for its turn.
+    fn update(&self, room: &RoomId, json: String) {
+        let mut update = self
+            .updates
+            .entry(room.clone())
+            .or_insert_with(|| Update { sent: Instant::now() - UPDATE_PERIOD, waiting: None });
+        if update.sent.elapsed() < UPDATE_PERIOD {
+            update.waiting = Some(json);
+            return;
+        }
+        update.sent = Instant::now();
+        drop(update);
+        self.emit_update(room, &json);
+    }
+
+    fn emit_update(&self, room: &RoomId, json: &str) {
+        let Ok(json) = serde_json::from_str::<&RawValue>(json) else { return };
+        if let Some(sockets) = self.belonging.get(room) {
+            for socket in sockets.values() {
+                // Best effort: a slow socket learns the next one.
+                let _full = socket.emit(event::ROOM_UPDATE, json);
+            }
+        }
+    }
+
+    /// Periodic work: updates whose turn has come, and rooms that nobody wants any more.
+    pub fn sweep(&self) {
+        let due: Vec<RoomId> =
+            self.updates.iter().filter(|update| update.sent.elapsed() >= UPDATE_PERIOD).map(|update| update.key().clone()).collect();
+        for room in due {
+            let waiting = match self.updates.get_mut(&room) {
+                Some(mut update) => {
+                    update.sent = Instant::now();
+                    update.waiting.take()
+                }
+                None => None,
+            };
+            match waiting {
+                Some(json) => self.emit_update(&room, &json),
+                None => drop(self.updates.remove_if(&room, |_, update| update.waiting.is_none())),
+            }
+        }
+        self.rooms.retain(|id, room| {
+            let idle = room.idle().is_some_and(|since| since.elapsed() > LINGER);
+            let wanted = room.interest.load(std::sync::atomic::Ordering::Acquire) > 0 || !room.feed().is_empty();
+            if wanted || !idle {
+                return true;
+            }
+            // Under the map's lock, so that a join that comes now subscribes after this.
+            self.bus.unsubscribe(id);
+            false
+        });
+    }
+
+    /// How many rooms are subscribed here.
+    pub fn room_count(&self) -> usize {
+        self.rooms.len()
+    }
+}

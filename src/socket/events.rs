@@ -1,0 +1,156 @@
+//! From a packet to its use case: which event it is, what it carries, and who handles it.
+
+pub mod lifecycle;
+mod message;
+mod room;
+mod sync;
+mod token;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use socketioxide_core::Value;
+
+use super::inbox::{Incoming, Job};
+use super::reply::Reply;
+use super::{Session, Socket};
+use crate::chat::ChatError;
+use crate::chat::payload::Payload;
+use crate::model::Scope;
+
+/// Messages of one socket stored by one script call: keeps a call below a millisecond.
+pub const BATCH_MAX: usize = 64;
+
+/// Whether a packet is the event `message`, which may be stored together with its neighbours.
+pub fn is_message(packet: &Value) -> bool {
+    matches!(packet, Value::Str(text, _) if text.as_str().starts_with("[\"message\""))
+}
+
+/// The events of the contract, by name.
+const NAMES: [&str; 9] = [
+    "message",
+    "join",
+    "leave",
+    "syncRooms",
+    "loadMoreMessages_for_room",
+    "editMessage",
+    "deleteMessage",
+    "deleteroom",
+    "refreshToken",
+];
+
+/// An event with its payload and the answer it still needs.
+pub struct Event {
+    packet: Value,
+    /// How to answer.
+    pub reply: Reply,
+}
+
+/// Name and first argument of a packet.
+fn split(packet: &Value) -> Option<(Cow<'_, str>, Option<&RawValue>)> {
+    #[derive(Deserialize)]
+    struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+    let Value::Str(text, attachments) = packet else { return None };
+    // Binary attachments are no part of the contract; their placeholders would be stored instead of them.
+    if attachments.as_ref().is_some_and(|attachments| !attachments.is_empty()) {
+        return None;
+    }
+    let arguments: Vec<&RawValue> = serde_json::from_str(text.as_str()).ok()?;
+    let name: Name<'_> = serde_json::from_str(arguments.first()?.get()).ok()?;
+    Some((name.0, arguments.get(1).copied()))
+}
+
+impl Event {
+    fn new(incoming: Incoming) -> Self {
+        let name = split(&incoming.packet).map(|(name, _)| name);
+        let name = NAMES.into_iter().find(|known| name.as_deref() == Some(known)).unwrap_or("unknown");
+        Self { reply: Reply::new(name, incoming.ack, incoming.wants_ack), packet: incoming.packet }
+    }
+
+    /// The object that the event carries.
+    pub fn payload(&self) -> Result<Payload<'_>, ChatError> {
+        let missing = || ChatError::BadPayload("the payload must be an object".into());
+        let raw = split(&self.packet).and_then(|(_, payload)| payload).ok_or_else(missing)?;
+        Payload::parse(raw)
+    }
+}
+
+/// Refuses an event that found the inbox full.
+pub fn refuse_overflow(session: &Session, socket: &Socket, incoming: Incoming) {
+    let error = ChatError::RateLimited(std::time::Duration::from_secs(1));
+    Event::new(incoming).reply.fail(&session.app, socket, &error);
+}
+
+/// Does one job, or stores a run of messages.
+pub async fn handle(session: &Arc<Session>, socket: &Socket, jobs: Vec<Job>) {
+    let mut messages = Vec::new();
+    for job in jobs {
+        match job {
+            Job::Event(incoming) => {
+                let event = Event::new(incoming);
+                if event.reply.event == "message" {
+                    messages.push(event);
+                } else {
+                    handle_event(session, socket, event).await;
+                }
+            }
+            Job::Connected => lifecycle::connected(session, socket).await,
+            Job::Evict { room, gone } => lifecycle::evicted(session, socket, &room, gone).await,
+            Job::RoomsFetched(fetched) => lifecycle::rooms_fetched(session, socket, fetched).await,
+            Job::Closed(reason) => lifecycle::closed(session, socket, reason).await,
+        }
+    }
+    if !messages.is_empty() {
+        message::post(session, socket, messages).await;
+    }
+}
+
+async fn handle_event(session: &Arc<Session>, socket: &Socket, event: Event) {
+    let result = match event.reply.event {
+        "join" => room::join(session, socket, &event).await.map(Answer::Done),
+        "leave" => room::leave(session, socket, &event).await.map(Answer::Done),
+        "deleteroom" => room::delete(session, socket, &event).await.map(Answer::Done),
+        "editMessage" => message::edit(session, &event).await.map(Answer::Stored),
+        "deleteMessage" => message::delete(session, &event).await.map(Answer::Stored),
+        "syncRooms" => sync::sync_rooms(session, socket, &event).await.map(Answer::Done),
+        "loadMoreMessages_for_room" => sync::load_more(session, &event).await.map(Answer::Messages),
+        "refreshToken" => token::refresh(session, socket).await.map(Answer::Done),
+        // Unknown events are ignored, as Socket.IO servers do; they are counted.
+        _ => {
+            session.app.metrics.events_total.inc(["unknown", "ignored"]);
+            return;
+        }
+    };
+    let app = &session.app;
+    match result {
+        Ok(Answer::Done(())) => event.reply.done(app, socket),
+        Ok(Answer::Stored(receipt)) => event.reply.stored(app, socket, &receipt),
+        Ok(Answer::Messages(messages)) => event.reply.send(app, socket, messages.as_slice()),
+        Err(error) => fail(session, socket, event.reply, &error).await,
+    }
+}
+
+enum Answer {
+    Done(()),
+    Stored(crate::redis::Receipt),
+    Messages(Vec<Box<RawValue>>),
+}
+
+/// Answers a failed event; counts a strike, or blocks, where the error says so.
+async fn fail(session: &Arc<Session>, socket: &Socket, reply: Reply, error: &ChatError) {
+    reply.fail(&session.app, socket, error);
+    if error.is_strike() {
+        session.app.guard.strike(&session.identity()).await;
+    }
+    if *error == ChatError::Forged {
+        block_and_cut(session, socket, "forged_room").await;
+    }
+}
+
+/// Blocks the session (else the user) and cuts this socket after telling it why.
+async fn block_and_cut(session: &Arc<Session>, socket: &Socket, reason: &'static str) {
+    session.app.guard.block(&Scope::of(&session.identity()), reason).await;
+    super::control::cut(session, socket, reason, None);
+}

@@ -1,0 +1,114 @@
+//! The beginning and the end of a socket.
+
+use std::sync::Arc;
+
+use socketioxide::socket::DisconnectReason;
+
+use crate::chat::RoomListError;
+use crate::model::RoomId;
+use crate::socket::inbox::{Inbox, Job};
+use crate::socket::{Session, Socket};
+
+/// Fetches the user's rooms and writes the socket down; events wait meanwhile.
+pub async fn connected(session: &Arc<Session>, socket: &Socket) {
+    let fetched = session.app.chat.fetch_rooms(&session.identity(), &session.rooms).await;
+    rooms_fetched(session, socket, fetched).await;
+    let entry = serde_json::json!({
+        "time": session.connected_ms,
+        "event": "connect",
+        "socket": session.sid,
+        "ip": session.address.ip,
+        "userAgent": session.user_agent,
+        "node": *session.app.node.get(),
+    });
+    if let Err(error) = session.app.redis.record_connection(&session.identity().user, &entry.to_string()).await {
+        tracing::debug!(%error, "connection history not written");
+    }
+}
+
+/// Brings what is written in Redis in line with the room list; `fetched` holds the rooms that are no longer in it.
+pub async fn rooms_fetched(session: &Arc<Session>, socket: &Socket, fetched: Result<Vec<RoomId>, RoomListError>) {
+    let app = &session.app;
+    match fetched {
+        Ok(gone) => {
+            for room in &gone {
+                forget_room(session, socket, room).await;
+            }
+        }
+        Err(RoomListError::Refused) => return super::block_and_cut(session, socket, "user_refused").await,
+        // The socket stays; the node's sweep tries again.
+        Err(RoomListError::Unavailable) => {}
+    }
+    let rooms = session.rooms.rooms();
+    session.note_belongs(rooms.iter().cloned());
+    app.deliver.add_belonging(&rooms, socket);
+    // Also without rooms: the node's hash must know every socket it serves.
+    if let Err(error) = app.redis.register_socket(&app.node.get(), &session.owned()).await {
+        tracing::warn!(%error, "membership not written; the next sweep tries again");
+    }
+}
+
+/// Fetches the list without holding up the socket's events; what follows from it takes its place among them.
+pub fn refresh_rooms_behind(session: &Arc<Session>, socket: &Socket) {
+    if !session.rooms.is_stale() || !session.begin_list_refresh() {
+        return;
+    }
+    let (session, socket) = (session.clone(), socket.clone());
+    session.app.tracker.clone().spawn(async move {
+        let fetched = session.app.chat.fetch_rooms(&session.identity(), &session.rooms).await;
+        session.end_list_refresh();
+        let _queued = Inbox::push(&session, &socket, Job::RoomsFetched(fetched));
+    });
+}
+
+/// The user no longer belongs to the room.
+pub async fn forget_room(session: &Arc<Session>, socket: &Socket, room: &RoomId) {
+    let app = &session.app;
+    session.note_left(room, true);
+    session.rooms.remove(room);
+    app.deliver.remove_member(room, socket.id);
+    app.deliver.remove_belonging(std::slice::from_ref(room), socket.id);
+    if let Err(error) = app.redis.leave_rooms(&app.node.get(), &session.owned(), std::slice::from_ref(room), true).await {
+        tracing::warn!(%error, "membership not removed");
+    }
+}
+
+/// An act of another socket or node: the user left the room for good, or the room is gone.
+pub async fn evicted(session: &Arc<Session>, socket: &Socket, room: &RoomId, gone: bool) {
+    if session.belongs_to(room) {
+        tracing::debug!(%room, gone, sid = %socket.id, "evicted");
+        forget_room(session, socket, room).await;
+    }
+}
+
+/// Removes everything of a socket that is gone.
+pub async fn closed(session: &Arc<Session>, socket: &Socket, reason: DisconnectReason) {
+    let app = &session.app;
+    let owned = session.owned();
+    for room in &owned.joined {
+        app.deliver.remove_member(room, socket.id);
+    }
+    app.deliver.remove_belonging(&owned.rooms, socket.id);
+    app.sessions.remove(&socket.id);
+    app.transports.remove(socket.id);
+    app.metrics.connections.dec();
+    let reason = session.cut_reason().unwrap_or_else(|| format!("{reason:?}"));
+    // Without Redis the entries stay under the node's name; the sweep, or the reaper of another node, removes them.
+    if let Err(error) = app.redis.unregister_socket(&app.node.get(), &owned).await {
+        tracing::debug!(%error, "membership not removed");
+        app.orphans.insert(owned.socket.clone(), owned.clone());
+    }
+    let entry = serde_json::json!({
+        "time": crate::model::unix_ms(),
+        "event": "disconnect",
+        "socket": session.sid,
+        "ip": session.address.ip,
+        "userAgent": session.user_agent,
+        "node": *app.node.get(),
+        "reason": reason,
+        "seconds": session.connected_at.elapsed().as_secs(),
+    });
+    if let Err(error) = app.redis.record_connection(&owned.user, &entry.to_string()).await {
+        tracing::debug!(%error, "connection history not written");
+    }
+}

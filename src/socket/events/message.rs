@@ -1,0 +1,95 @@
+//! `message`, `editMessage` and `deleteMessage`.
+
+use std::sync::Arc;
+
+use super::lifecycle::refresh_rooms_behind;
+use super::{Event, fail};
+use crate::chat::{ChatError, compose_delete, compose_edit, compose_message};
+use crate::model::{Identity, RoomId};
+use crate::redis::{Draft, Receipt};
+use crate::socket::reply::Reply;
+use crate::socket::{Session, Socket};
+
+/// Stores the messages that waited together, each room's run in one round trip and in the order sent.
+pub async fn post(session: &Arc<Session>, socket: &Socket, events: Vec<Event>) {
+    // A list older than a minute is fetched behind the messages, so that none waits for HTTP.
+    refresh_rooms_behind(session, socket);
+    let identity = session.identity();
+    let mut run: Option<(RoomId, Vec<Draft>, Vec<Reply>)> = None;
+    for event in events {
+        let composed = compose(session, &identity, &event);
+        match composed {
+            Ok((room, draft)) => {
+                if run.as_ref().is_some_and(|(current, ..)| *current != room) {
+                    store(session, socket, run.take()).await;
+                }
+                let (_, drafts, replies) = run.get_or_insert_with(|| (room, Vec::new(), Vec::new()));
+                drafts.push(draft);
+                replies.push(event.reply);
+            }
+            Err(error) => {
+                // Answers keep the order of the events.
+                store(session, socket, run.take()).await;
+                fail(session, socket, event.reply, &error).await;
+            }
+        }
+    }
+    store(session, socket, run).await;
+}
+
+fn compose(session: &Session, identity: &Identity, event: &Event) -> Result<(RoomId, Draft), ChatError> {
+    let payload = event.payload()?;
+    let room = payload.room("roomID")?;
+    let draft = compose_message(&payload, identity, &room, session.app.chat.max_text(), &session.app.mention)?;
+    require_joined(session, &room)?;
+    Ok((room, draft))
+}
+
+async fn store(session: &Arc<Session>, socket: &Socket, run: Option<(RoomId, Vec<Draft>, Vec<Reply>)>) {
+    let Some((room, drafts, replies)) = run else { return };
+    let results = session.app.chat.post(&room, &drafts).await;
+    let mut stored = 0;
+    for (reply, result) in replies.into_iter().zip(results) {
+        match result {
+            Ok(receipt) => {
+                stored += u32::from(!receipt.dup);
+                reply.stored(&session.app, socket, &receipt);
+            }
+            Err(error) => fail(session, socket, reply, &error).await,
+        }
+    }
+    if stored > 0 {
+        *session.app.message_counts.entry(session.identity().user).or_default() += stored;
+    }
+}
+
+/// `editMessage`.
+pub async fn edit(session: &Arc<Session>, event: &Event) -> Result<Receipt, ChatError> {
+    let identity = session.identity();
+    let payload = event.payload()?;
+    let room = payload.room("roomID")?;
+    let draft = compose_edit(&payload, &identity, &room, session.app.chat.max_text())?;
+    require_joined(session, &room)?;
+    session.app.chat.change(&identity, &room, draft).await
+}
+
+/// `deleteMessage`.
+pub async fn delete(session: &Arc<Session>, event: &Event) -> Result<Receipt, ChatError> {
+    let identity = session.identity();
+    let payload = event.payload()?;
+    let room = payload.room("roomID")?;
+    let draft = compose_delete(&payload, &identity, &room)?;
+    require_joined(session, &room)?;
+    session.app.chat.change(&identity, &room, draft).await
+}
+
+/// Who has joined was checked then, and is evicted when the room list says so later.
+fn require_joined(session: &Session, room: &RoomId) -> Result<(), ChatError> {
+    if session.has_joined(room) {
+        Ok(())
+    } else if session.belongs_to(room) {
+        Err(ChatError::NotJoined)
+    } else {
+        Err(ChatError::NotMember)
+    }
+}

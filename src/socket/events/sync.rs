@@ -1,0 +1,108 @@
+//! `syncRooms` and `loadMoreMessages_for_room`.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::Event;
+use crate::chat::payload::Payload;
+use crate::chat::{ChatError, SYNC_MAX_ROOMS, SyncRequest};
+use crate::socket::protocol::{PreviousInfo, SyncedMessages, event};
+use crate::socket::{Session, Socket};
+
+/// `syncRooms`: few rooms are answered as `syncRoomsResponse`, many in one batch as `updatedRooms`.
+pub async fn sync_rooms(session: &Arc<Session>, socket: &Socket, event: &Event) -> Result<(), ChatError> {
+    let app = &session.app;
+    let payload = event.payload()?;
+    let identity = session.identity();
+    if payload.raw("platformid").is_none() && payload.raw("platformId").is_none() {
+        super::block_and_cut(session, socket, "sync_without_user").await;
+        return Err(ChatError::BadPayload("`platformid` is missing".into()));
+    }
+    crate::chat::check_identity(&payload, &identity)?;
+    let wanted = requests(&payload)?;
+    let batch = wanted.len() > app.sync_parallel_max;
+    let mut allowed = Vec::with_capacity(wanted.len());
+    let mut refused = Vec::new();
+    for request in wanted {
+        match app.chat.ensure_member(&identity, &session.rooms, &request.room).await {
+            Ok(()) => allowed.push(request),
+            Err(error) => refused.push((request.room, error)),
+        }
+    }
+    let synced = app.chat.sync(&identity, allowed, batch).await;
+    let mut answer: Vec<SyncedMessages<'_>> = Vec::with_capacity(synced.len() + refused.len());
+    let mut infos = Vec::with_capacity(synced.len());
+    for room in &synced {
+        let (messages, code) = match &room.messages {
+            Ok(messages) => (messages.as_slice(), None),
+            Err(error) => (&[][..], Some(error.code())),
+        };
+        answer.push(SyncedMessages { room_id: &room.room, messages, code });
+        infos.push(PreviousInfo {
+            room_id: &room.room,
+            epoch: room.epoch.as_str(),
+            top_seq: room.top,
+            recovered: room.recovered && code.is_none(),
+            more: room.more,
+        });
+    }
+    answer.extend(refused.iter().map(|(room, error)| SyncedMessages { room_id: room, messages: &[], code: Some(error.code()) }));
+    let name = if batch { event::UPDATED_ROOMS } else { event::SYNC_RESPONSE };
+    if session.proto2 {
+        app.deliver.emit(socket, name, &(answer, infos));
+    } else {
+        app.deliver.emit(socket, name, answer.as_slice());
+    }
+    // The rooms that could be answered were; the client learns of the others by their code and by this.
+    match refused.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn requests(payload: &Payload<'_>) -> Result<Vec<SyncRequest>, ChatError> {
+    let bad = || ChatError::BadPayload("`rooms` must be a list of objects".into());
+    let raw = payload.raw("rooms").ok_or_else(bad)?;
+    let rooms: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| bad())?;
+    if rooms.len() > SYNC_MAX_ROOMS {
+        return Err(ChatError::TooManyRooms(SYNC_MAX_ROOMS));
+    }
+    let mut seen = std::collections::HashSet::new();
+    let mut requests = Vec::with_capacity(rooms.len());
+    for room in rooms {
+        let entry = Payload::parse(room)?;
+        let cursor = match entry.event_cursor()? {
+            Some(cursor) => Some(cursor),
+            None => entry.cursor("timestamp")?,
+        };
+        let room = entry.room("roomId")?;
+        // A room named twice is answered once.
+        if seen.insert(room.clone()) {
+            requests.push(SyncRequest { room, cursor });
+        }
+    }
+    Ok(requests)
+}
+
+/// `loadMoreMessages_for_room`: a page of older or newer messages, or raw events by number.
+pub async fn load_more(session: &Arc<Session>, event: &Event) -> Result<Vec<Box<RawValue>>, ChatError> {
+    let app = &session.app;
+    let payload = event.payload()?;
+    let room = payload.room("roomId").or_else(|_| payload.room("roomID"))?;
+    let identity = session.identity();
+    crate::chat::check_identity(&payload, &identity)?;
+    app.chat.ensure_member(&identity, &session.rooms, &room).await?;
+    let kind = payload.text("type")?;
+    if kind.as_deref() == Some("gap") {
+        let missing = |name: &str| ChatError::BadPayload(format!("`{name}` is missing"));
+        let from = payload.number("from")?.ok_or_else(|| missing("from"))?;
+        let to = payload.number("to")?.ok_or_else(|| missing("to"))?;
+        return app.chat.gap(&room, from, to).await;
+    }
+    let cursor = match payload.cursor("timestamp")? {
+        Some(cursor) => Some(cursor),
+        None => payload.cursor("oldmessage")?,
+    };
+    app.chat.more(&room, cursor.as_ref(), kind.as_deref() == Some("new")).await
+}

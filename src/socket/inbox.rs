@@ -1,0 +1,135 @@
+//! The order of one socket's events: a bounded queue that is drained by one task, which exists only while it is needed.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use socketioxide::extract::AckSender;
+use socketioxide::socket::DisconnectReason;
+use socketioxide_core::Value;
+
+use super::events;
+use super::{Session, Socket};
+use crate::redis::Adapter;
+
+/// Events waiting per socket: the burst that the default limits allow (2000), and a little.
+const MAX_EVENTS: usize = 2500;
+/// Bytes waiting per socket: a burst of ordinary messages fits, a burst of the largest does not.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// An event as it came from the client.
+pub struct Incoming {
+    /// The packet's JSON array: event name and arguments.
+    pub packet: Value,
+    /// Sends the ack.
+    pub ack: AckSender<Adapter>,
+    /// Whether the client asked for an ack.
+    pub wants_ack: bool,
+}
+
+/// Something to do for a socket, in order.
+pub enum Job {
+    /// It has just connected.
+    Connected,
+    /// It sent an event.
+    Event(Incoming),
+    /// Its user's room list was fetched; the rooms that are no longer in it.
+    RoomsFetched(Result<Vec<crate::model::RoomId>, crate::chat::RoomListError>),
+    /// It must forget a room: by an act of another node, or of another socket of the user.
+    Evict {
+        /// The room.
+        room: crate::model::RoomId,
+        /// Whether the room itself is gone.
+        gone: bool,
+    },
+    /// It is gone; nothing follows.
+    Closed(DisconnectReason),
+}
+
+/// The jobs of one socket.
+#[derive(Default)]
+pub struct Inbox {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+    running: bool,
+    closed: bool,
+}
+
+impl Inbox {
+    /// Queues a job and starts to drain if nobody does; `Err` gives an event back that found the queue full.
+    pub fn push(session: &Arc<Session>, socket: &Socket, job: Job) -> Result<(), Box<Incoming>> {
+        let mut state = session.inbox.lock();
+        if state.closed {
+            return Ok(());
+        }
+        match &job {
+            Job::Event(incoming) => {
+                let size = size_of_packet(&incoming.packet);
+                if state.jobs.len() >= MAX_EVENTS || state.bytes + size > MAX_BYTES {
+                    drop(state);
+                    let Job::Event(incoming) = job else { return Ok(()) };
+                    return Err(Box::new(incoming));
+                }
+                state.bytes += size;
+            }
+            Job::Closed(_) => state.closed = true,
+            Job::Connected | Job::RoomsFetched(_) | Job::Evict { .. } => {}
+        }
+        state.jobs.push_back(job);
+        if !state.running {
+            state.running = true;
+            session.app.tracker.spawn(drain(session.clone(), socket.clone()));
+        }
+        Ok(())
+    }
+
+    /// The next jobs: one, or a run of events up to `max` as long as `same` holds; empty ends the drain.
+    fn take(&self, max: usize, same: impl Fn(&Job) -> bool) -> Vec<Job> {
+        let mut state = self.lock();
+        let mut taken = Vec::new();
+        while taken.len() < max && state.jobs.front().is_some_and(|job| taken.is_empty() || (same(job) && same(&taken[0]))) {
+            let Some(job) = state.jobs.pop_front() else { break };
+            if let Job::Event(incoming) = &job {
+                state.bytes = state.bytes.saturating_sub(size_of_packet(&incoming.packet));
+            }
+            taken.push(job);
+        }
+        if taken.is_empty() {
+            state.running = false;
+        }
+        taken
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn size_of_packet(packet: &Value) -> usize {
+    match packet {
+        Value::Str(text, _) => text.as_str().len(),
+        Value::Bytes(bytes) => bytes.len(),
+    }
+}
+
+/// Does the jobs of a socket until there are none.
+///
+/// Boxed, because a job may queue further jobs: the type would otherwise contain itself.
+fn drain(session: Arc<Session>, socket: Socket) -> BoxFuture<'static, ()> {
+    let is_message = |job: &Job| matches!(job, Job::Event(incoming) if events::is_message(&incoming.packet));
+    Box::pin(async move {
+        loop {
+            // Messages that wait together are stored together: one round trip, and their order is that of one script.
+            let jobs = session.inbox.take(events::BATCH_MAX, is_message);
+            if jobs.is_empty() {
+                return;
+            }
+            events::handle(&session, &socket, jobs).await;
+        }
+    })
+}

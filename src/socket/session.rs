@@ -1,0 +1,218 @@
+//! What the node knows about one socket.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use socketioxide::socket::Sid;
+
+use super::App;
+use super::inbox::Inbox;
+use super::transport::Conn;
+use crate::chat::UserRooms;
+use crate::model::{ClientAddress, Identity, RoomId};
+use crate::redis::OwnedSocket;
+
+/// What the accept loop found out about a request, for the handshake.
+#[derive(Debug, Clone)]
+pub struct ClientInfo {
+    /// Whose request it is.
+    pub address: ClientAddress,
+    /// The connection it came on.
+    pub conn: Arc<Conn>,
+}
+
+/// The name under which this node writes to Redis; a new one when it lost its liveness.
+#[derive(Debug)]
+pub struct NodeName(ArcSwap<String>);
+
+impl Default for NodeName {
+    fn default() -> Self {
+        Self(ArcSwap::from_pointee(fresh_name()))
+    }
+}
+
+impl NodeName {
+    /// The current name.
+    pub fn get(&self) -> Arc<String> {
+        self.0.load_full()
+    }
+
+    /// Takes a new name and returns it.
+    pub fn renew(&self) -> Arc<String> {
+        let name = Arc::new(fresh_name());
+        self.0.store(name.clone());
+        name
+    }
+}
+
+fn fresh_name() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+/// The newest tokens of a socket.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// What the client would be asked to exchange.
+    pub refresh: String,
+}
+
+/// One connected socket.
+pub struct Session {
+    /// The node it is on.
+    pub app: Arc<App>,
+    /// Its id, the engine's and the namespace's alike.
+    pub sid: Sid,
+    /// Where it comes from.
+    pub address: ClientAddress,
+    /// Whether it speaks protocol 2.
+    pub proto2: bool,
+    /// What it says it is.
+    pub user_agent: String,
+    /// When it connected.
+    pub connected_at: Instant,
+    /// When it connected, Unix ms.
+    pub connected_ms: u64,
+    /// Its events, in order.
+    pub inbox: Inbox,
+    /// The user's room list.
+    pub rooms: Arc<UserRooms>,
+    identity: Mutex<Identity>,
+    tokens: Mutex<Tokens>,
+    membership: Mutex<Membership>,
+    /// Whether the room list is being fetched behind a message.
+    list_refresh: AtomicBool,
+    /// Why we cut it, if we did.
+    cut: Mutex<Option<String>>,
+}
+
+/// The rooms under which the socket is written in Redis.
+#[derive(Debug, Default)]
+struct Membership {
+    belongs: HashSet<RoomId>,
+    joined: HashSet<RoomId>,
+}
+
+/// What a verified handshake brings along.
+pub struct Handshake {
+    /// The verified user.
+    pub identity: Identity,
+    /// The tokens.
+    pub tokens: Tokens,
+    /// Where it comes from.
+    pub client: ClientInfo,
+    /// Whether it speaks protocol 2.
+    pub proto2: bool,
+    /// What it says it is.
+    pub user_agent: String,
+}
+
+impl Session {
+    /// The session of a socket whose handshake was verified.
+    pub fn new(app: Arc<App>, sid: Sid, handshake: Handshake) -> Self {
+        let rooms = app.chat.user_rooms(&handshake.identity);
+        Self {
+            app,
+            sid,
+            address: handshake.client.address,
+            proto2: handshake.proto2,
+            user_agent: handshake.user_agent,
+            connected_at: Instant::now(),
+            connected_ms: crate::model::unix_ms(),
+            inbox: Inbox::default(),
+            rooms,
+            identity: Mutex::new(handshake.identity),
+            tokens: Mutex::new(handshake.tokens),
+            membership: Mutex::default(),
+            list_refresh: AtomicBool::new(false),
+            cut: Mutex::default(),
+        }
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> Identity {
+        lock(&self.identity).clone()
+    }
+
+    /// The newest tokens.
+    pub fn tokens(&self) -> Tokens {
+        lock(&self.tokens).clone()
+    }
+
+    /// The client has new tokens.
+    pub fn renew(&self, identity: Identity, refresh: Option<String>) {
+        *lock(&self.identity) = identity;
+        if let Some(refresh) = refresh {
+            lock(&self.tokens).refresh = refresh;
+        }
+    }
+
+    /// Whether it has joined the room.
+    pub fn has_joined(&self, room: &RoomId) -> bool {
+        lock(&self.membership).joined.contains(room)
+    }
+
+    /// Whether it is written as belonging to the room.
+    pub fn belongs_to(&self, room: &RoomId) -> bool {
+        lock(&self.membership).belongs.contains(room)
+    }
+
+    /// Notes rooms it belongs to.
+    pub fn note_belongs(&self, rooms: impl IntoIterator<Item = RoomId>) {
+        lock(&self.membership).belongs.extend(rooms);
+    }
+
+    /// Notes a room it joins.
+    pub fn note_joined(&self, room: &RoomId) {
+        let mut membership = lock(&self.membership);
+        membership.belongs.insert(room.clone());
+        membership.joined.insert(room.clone());
+    }
+
+    /// Notes that it left a room; `for_good` when the user no longer belongs there. Returns whether it had joined.
+    pub fn note_left(&self, room: &RoomId, for_good: bool) -> bool {
+        let mut membership = lock(&self.membership);
+        if for_good {
+            membership.belongs.remove(room);
+        }
+        membership.joined.remove(room)
+    }
+
+    /// Everything that is written in Redis for it.
+    pub fn owned(&self) -> OwnedSocket {
+        let membership = lock(&self.membership);
+        OwnedSocket {
+            socket: self.sid.to_string(),
+            user: lock(&self.identity).user.clone(),
+            rooms: membership.belongs.iter().cloned().collect(),
+            joined: membership.joined.iter().cloned().collect(),
+        }
+    }
+
+    /// Claims the refresh of the room list; `false` when one is under way.
+    pub fn begin_list_refresh(&self) -> bool {
+        !self.list_refresh.swap(true, Ordering::AcqRel)
+    }
+
+    /// The refresh has ended.
+    pub fn end_list_refresh(&self) {
+        self.list_refresh.store(false, Ordering::Release);
+    }
+
+    /// Notes why we cut it; the first reason counts.
+    pub fn note_cut(&self, reason: &str) {
+        lock(&self.cut).get_or_insert_with(|| reason.to_owned());
+    }
+
+    /// Why we cut it, if we did.
+    pub fn cut_reason(&self) -> Option<String> {
+        lock(&self.cut).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves these values whole: each is changed in one step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
