@@ -1,4 +1,315 @@
 //! Composition root of a chat node.
 
-pub mod accept;
-pub mod address;
+mod accept;
+mod address;
+mod front;
+mod upkeep;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use socketioxide::handler::ConnectHandler;
+use socketioxide::{SocketIo, TransportType};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::accept::{AcceptLimits, Connections};
+use self::front::{Front, NoPage};
+use crate::auth::Auth;
+use crate::chat::Chat;
+use crate::config::{Config, ConfigError};
+use crate::guard::Guard;
+use crate::ops::{self, Health};
+use crate::redis::{Adapter, BusMetrics, Redis};
+use crate::socket::{App, ConnectMiddleware, Connected, Deliver, NodeName, Transports, follow_control};
+use crate::telemetry::Metrics;
+use crate::upstream::Upstream;
+
+/// Tasks that deliver: fan-out is the node's work, and a room stays on one of them.
+const SHARDS_MAX: usize = 8;
+/// Bytes a websocket's read buffer begins with: most clients mostly listen.
+const WS_READ_BUFFER: usize = 512;
+/// How long a client may take from opening a transport to CONNECT.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the last acks of a stopping node may take.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address cannot be used.
+    #[error("cannot listen on {0}: {1}; is another process on this port? change ROOMCAST_LISTEN or ROOMCAST_OPS_LISTEN")]
+    Listen(SocketAddr, std::io::Error),
+    /// Something that must work does not.
+    #[error("cannot start: {0}")]
+    Start(String),
+}
+
+/// A running node.
+pub struct Node {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where health and metrics answer.
+    pub ops_address: SocketAddr,
+    /// The node's metrics.
+    pub metrics: Arc<Metrics>,
+    /// The node's readiness.
+    pub health: Health,
+    front: Front,
+    connections: Arc<Connections>,
+    booted: Arc<std::sync::OnceLock<Booted>>,
+    config: Arc<Config>,
+    tracker: TaskTracker,
+    /// Ends the tasks of the running node; the ops listener outlives it.
+    stop: CancellationToken,
+    stop_ops: CancellationToken,
+    failed: tokio::sync::watch::Receiver<Option<String>>,
+}
+
+/// What exists once Redis is there.
+struct Booted {
+    app: Arc<App>,
+    io: SocketIo<Adapter>,
+}
+
+impl Node {
+    /// Binds both listeners and starts to serve as soon as Redis is there; until then the node is unready and refuses
+    /// handshakes with a retry hint.
+    pub async fn start(config: Config) -> Result<Self, NodeError> {
+        config.validate()?;
+        let metrics = Arc::new(Metrics::new().map_err(|error| NodeError::Start(error.to_string()))?);
+        let redis = Redis::start(&config)?;
+        let upstream = Upstream::new(&config).map_err(|error| NodeError::Start(error.to_string()))?;
+        let upstream = Arc::new(upstream.with_metrics(metrics.clone()));
+        let auth = Auth::new(&config, upstream.clone())?;
+        let (listener, address) = listen(config.listen).await?;
+        let (ops_listener, ops_address) = listen(config.ops_listen).await?;
+
+        let health = Health::new(&["redis"]);
+        let (stop, stop_ops, tracker) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let ops_stopped = stop_ops.clone().cancelled_owned();
+        tracker.spawn(log_end("ops listener", ops::serve(ops_listener, health.clone(), metrics.clone(), ops_stopped)));
+
+        let connections = Arc::new(Connections::default());
+        let front = Front::new(&config);
+        let limits = AcceptLimits { header_timeout: *config.header_timeout };
+        tracker.spawn(accept::accept(listener, connections.clone(), limits, front.clone(), tracker.clone(), stop.clone()));
+        tracker.spawn(connections.clone().watch(*config.write_stall, stop.clone()));
+
+        let (fail, failed) = tokio::sync::watch::channel(None);
+        let booted = Arc::new(std::sync::OnceLock::new());
+        let config = Arc::new(config);
+        let boot = Boot {
+            config: config.clone(),
+            redis,
+            upstream,
+            auth,
+            metrics: metrics.clone(),
+            health: health.clone(),
+            front: front.clone(),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+        };
+        let slot = booted.clone();
+        tracker.spawn(async move {
+            let stopped = boot.stop.clone();
+            tokio::select! {
+                result = boot.run(&slot) => if let Err(error) = result {
+                    // The role's owner ends the process; a node that cannot serve must not look alive.
+                    fail.send_replace(Some(error.to_string()));
+                },
+                () = stopped.cancelled() => {}
+            }
+        });
+        tracing::info!(%address, %ops_address, "node listens");
+        Ok(Self {
+            address,
+            ops_address,
+            metrics,
+            health,
+            front,
+            connections,
+            booted,
+            config,
+            tracker,
+            stop,
+            stop_ops,
+            failed,
+        })
+    }
+
+    /// Waits until the node serves.
+    pub async fn ready(&self) -> Result<(), NodeError> {
+        let mut failed = self.failed.clone();
+        loop {
+            if let Some(reason) = failed.borrow_and_update().clone() {
+                return Err(NodeError::Start(reason));
+            }
+            if self.booted.get().is_some() && self.health.is_ready() {
+                return Ok(());
+            }
+            let _poll = tokio::time::timeout(Duration::from_millis(20), failed.changed()).await;
+        }
+    }
+
+    /// Resolves with the reason when the node cannot go on.
+    pub async fn failure(&self) -> String {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Open connections, with or without a session.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Drains the node: unready, no new handshakes, connections closed in slices, last acks, traces removed.
+    pub async fn stop(self) {
+        self.health.set_draining();
+        tokio::time::sleep(*self.config.drain_notice).await;
+        self.front.set_draining();
+        if let Some(Booted { app, io }) = self.booted.get() {
+            app.drain(*self.config.drain_spread).await;
+            for conn in self.connections.all() {
+                conn.kill();
+            }
+            let until = tokio::time::Instant::now() + STOP_GRACE;
+            while !app.sessions.is_empty() && tokio::time::Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            self.stop.cancel();
+            // It can hang on a client that does not read; that one is cut already.
+            let _late = tokio::time::timeout(STOP_GRACE, io.close()).await;
+            upkeep::flush(app).await;
+            if let Err(error) = app.redis.forget_node(&app.node.get()).await {
+                tracing::warn!(%error, "this node's entries stay until another node removes them");
+            }
+            app.redis.close().await;
+        }
+        self.stop.cancel();
+        self.stop_ops.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(STOP_GRACE, self.tracker.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tracker.len(), "tasks did not end in time");
+        }
+        tracing::info!("node stopped");
+    }
+
+    /// Ends without a word, as a crash would: nothing is removed from Redis. For tests of what a crash leaves behind.
+    pub fn crash(self) {
+        self.stop.cancel();
+        self.stop_ops.cancel();
+        for conn in self.connections.all() {
+            conn.kill();
+        }
+        if let Some(Booted { app, .. }) = self.booted.get() {
+            app.crashed.store(true, std::sync::atomic::Ordering::Release);
+        }
+    }
+}
+
+/// What the start needs after Redis is there.
+struct Boot {
+    config: Arc<Config>,
+    redis: Redis,
+    upstream: Arc<Upstream>,
+    auth: Auth,
+    metrics: Arc<Metrics>,
+    health: Health,
+    front: Front,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Boot {
+    async fn run(self, slot: &std::sync::OnceLock<Booted>) -> Result<(), NodeError> {
+        let Self { config, redis, upstream, auth, metrics, health, front, tracker, stop } = self;
+        health.set("redis", Err("not connected yet"));
+        redis.wait_connected().await;
+        redis.check_server().await?;
+        let bus_metrics = BusMetrics {
+            received: metrics.bus_messages_received_total.clone(),
+            lagged: metrics.bus_lagged_total.clone(),
+            resubscribes: metrics.bus_resubscribes_total.clone(),
+        };
+        let shards = std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
+        let (bus, items) = redis.start_bus(shards, bus_metrics);
+        let transports = Arc::new(Transports::default());
+        let deliver = Arc::new(Deliver::new(bus.clone(), transports.clone(), metrics.clone(), tracker.clone()));
+        let chat = Arc::new(Chat::new(&config, redis.clone(), upstream, metrics.clone()));
+        let app = Arc::new(App {
+            chat: chat.clone(),
+            auth,
+            guard: Guard::new(&config, redis.clone(), metrics.clone()),
+            redis: redis.clone(),
+            deliver: deliver.clone(),
+            transports,
+            sessions: DashMap::new(),
+            node: NodeName::default(),
+            metrics,
+            tracker: tracker.clone(),
+            app_match: config.vision_app_info.clone(),
+            sync_parallel_max: config.sync_parallel_max,
+            mention: config.gpt_mention.clone(),
+            message_counts: DashMap::new(),
+            orphans: DashMap::new(),
+            crashed: std::sync::atomic::AtomicBool::new(false),
+        });
+        for (index, shard) in items.into_iter().enumerate() {
+            tracker.spawn(until(stop.clone(), deliver.clone().run(chat.clone(), shard, index == 0)));
+        }
+        let adapter = redis.adapter().await.map_err(|error| NodeError::Start(format!("adapter: {error}")))?;
+        let (service, io) = SocketIo::builder()
+            .ping_interval(*config.ping_interval)
+            .ping_timeout(*config.ping_timeout)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .max_payload(config.max_payload as u64)
+            .ws_max_message_size(config.max_payload)
+            .ws_max_frame_size(config.max_payload)
+            .ws_read_buffer_size(WS_READ_BUFFER)
+            .transports([TransportType::Polling, TransportType::Websocket])
+            .with_adapter::<Adapter>(adapter)
+            .build_with_inner_svc(NoPage);
+        // A namespace that could not subscribe looks healthy and serves "Invalid namespace".
+        io.ns("/", Connected(app.clone()).with(ConnectMiddleware(app.clone())))
+            .await
+            .map_err(|error| NodeError::Start(format!("namespace: {error}")))?;
+        app.redis.announce_node(&app.node.get()).await.map_err(|error| NodeError::Start(error.to_string()))?;
+        tracker.spawn(follow_control(app.clone(), io.clone(), bus.control(), stop.clone()));
+        tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), io.clone(), health.clone())));
+        tracker.spawn(until(stop, upkeep::reap(app.clone())));
+        health.set("redis", Ok(()));
+        front.serve(app.clone(), service);
+        let _once = slot.set(Booted { app, io });
+        tracing::info!("node serves");
+        Ok(())
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
+    let listener = TcpListener::bind(address).await.map_err(|error| NodeError::Listen(address, error))?;
+    let bound = listener.local_addr().map_err(|error| NodeError::Listen(address, error))?;
+    Ok((listener, bound))
+}
+
+async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = task => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn log_end(what: &'static str, task: impl Future<Output = std::io::Result<()>>) {
+    if let Err(error) = task.await {
+        tracing::error!(%error, "{what} failed");
+    }
+}

@@ -35,7 +35,7 @@ pub type Socket = socketioxide::extract::SocketRef<Adapter>;
 /// What handshakes and events need; one per node.
 pub struct App {
     /// The use cases.
-    pub chat: Chat,
+    pub chat: Arc<Chat>,
     /// Tokens.
     pub auth: Auth,
     /// Blocks and limits.
@@ -62,6 +62,30 @@ pub struct App {
     pub mention: String,
     /// Sockets that are gone and could not be removed from Redis yet.
     pub orphans: DashMap<String, crate::redis::OwnedSocket>,
+    /// Whether the node plays dead: for tests of what a crash leaves behind.
+    pub crashed: std::sync::atomic::AtomicBool,
     /// Messages per user since the last flush.
     pub message_counts: DashMap<crate::model::UserId, u32>,
 }
+
+impl App {
+    /// Closes every socket's transport, spread evenly: clients come back elsewhere by themselves.
+    pub async fn drain(&self, spread: std::time::Duration) {
+        let sockets: Vec<(Sid, Arc<Session>)> = self.sessions.iter().map(|entry| (*entry.key(), entry.value().clone())).collect();
+        let slices = u32::try_from(spread.as_millis() / SLICE.as_millis()).unwrap_or(u32::MAX).max(1);
+        let size = sockets.len().div_ceil(slices as usize).max(1);
+        for (index, slice) in sockets.chunks(size).enumerate() {
+            if index > 0 {
+                tokio::time::sleep(SLICE).await;
+            }
+            for (sid, session) in slice {
+                session.note_cut("drain");
+                self.metrics.cuts_total.inc(["drain"]);
+                self.transports.kill(*sid);
+            }
+        }
+    }
+}
+
+/// Connections of a draining node are closed in steps of this length.
+const SLICE: std::time::Duration = std::time::Duration::from_millis(100);

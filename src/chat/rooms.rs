@@ -44,6 +44,11 @@ impl UserRooms {
         self.lock().rooms.iter().cloned().collect()
     }
 
+    /// Whether the list was ever fetched.
+    pub fn was_fetched(&self) -> bool {
+        self.lock().fetched.is_some()
+    }
+
     /// Whether the list is old enough that it should be fetched again.
     pub fn is_stale(&self) -> bool {
         self.lock().fetched.is_none_or(|at| at.elapsed() > LIST_TTL)

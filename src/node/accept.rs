@@ -101,11 +101,6 @@ impl Connections {
         self.by_number.len()
     }
 
-    /// Whether no connection is open.
-    pub fn is_empty(&self) -> bool {
-        self.by_number.is_empty()
-    }
-
     /// Every open connection at this moment.
     pub fn all(&self) -> Vec<Arc<Conn>> {
         self.by_number.iter().map(|entry| entry.value().clone()).collect()

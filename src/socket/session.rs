@@ -191,6 +191,11 @@ impl Session {
         }
     }
 
+    /// Fetches the user's room list if it is old, without holding up events.
+    pub fn refresh_rooms(self: &Arc<Self>, socket: &super::Socket) {
+        super::events::lifecycle::refresh_rooms_behind(self, socket);
+    }
+
     /// Claims the refresh of the room list; `false` when one is under way.
     pub fn begin_list_refresh(&self) -> bool {
         !self.list_refresh.swap(true, Ordering::AcqRel)

@@ -1,0 +1,259 @@
+//! What a request meets before Socket.IO: its address, its origin, blocks, readiness; and what it leaves behind.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper::upgrade::OnUpgrade;
+use ipnet::IpNet;
+use socketioxide::service::SocketIoService;
+use socketioxide::socket::Sid;
+
+use super::address::client_address;
+use crate::config::{Config, Origins};
+use crate::redis::Adapter;
+use crate::socket::{App, ClientInfo, Conn};
+
+/// Where the Socket.IO clients connect.
+const SOCKET_PATH: &str = "/socket.io/";
+/// When to come back to a node that cannot serve now.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Headers that Socket.IO and its transports read; the socket keeps the request's head for life.
+const KEPT_HEADERS: [HeaderName; 10] = [
+    header::HOST,
+    header::ORIGIN,
+    header::USER_AGENT,
+    header::CONNECTION,
+    header::UPGRADE,
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::TRANSFER_ENCODING,
+];
+
+/// The Socket.IO service behind the front.
+pub type SocketService = SocketIoService<NoPage, Adapter>;
+
+/// What is behind Socket.IO's own path: nothing.
+#[derive(Clone)]
+pub struct NoPage;
+
+impl Service<Request<Incoming>> for NoPage {
+    type Response = Response<Empty<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn call(&self, _request: Request<Incoming>) -> Self::Future {
+        let mut response = Response::new(Empty::new());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        std::future::ready(Ok(response))
+    }
+}
+
+/// The outermost service of a node.
+#[derive(Clone)]
+pub struct Front(Arc<State>);
+
+struct State {
+    trusted: Vec<IpNet>,
+    origins: Origins,
+    draining: AtomicBool,
+    warned: AtomicBool,
+    /// There once Redis is.
+    served: OnceLock<(Arc<App>, SocketService)>,
+}
+
+/// A refusal before the upgrade.
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: &'static str,
+    retry_after: Option<Duration>,
+}
+
+impl Front {
+    /// A front that refuses handshakes until [`Self::serve`].
+    pub fn new(config: &Config) -> Self {
+        Self(Arc::new(State {
+            trusted: config.trusted_proxies.to_vec(),
+            origins: config.cors_origins.clone(),
+            draining: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
+            served: OnceLock::new(),
+        }))
+    }
+
+    /// From now on handshakes are let through.
+    pub fn serve(&self, app: Arc<App>, service: SocketService) {
+        let _already = self.0.served.set((app, service));
+    }
+
+    /// From now on handshakes are sent to other nodes.
+    pub fn set_draining(&self) {
+        self.0.draining.store(true, Ordering::Release);
+    }
+}
+
+impl Service<Request<Incoming>> for Front {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let state = self.0.clone();
+        Box::pin(async move { Ok(state.answer(request).await) })
+    }
+}
+
+impl State {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        if !request.uri().path().starts_with(SOCKET_PATH) {
+            return Refusal { status: StatusCode::NOT_FOUND, code: "not_found", message: "no such page", retry_after: None }.response();
+        }
+        let cors = self.cors(request.headers());
+        let mut response = match self.socket_request(request, cors.is_none()).await {
+            Ok(response) => response,
+            Err(refusal) => refusal.response(),
+        };
+        if let Some(Some(origin)) = cors {
+            add_cors(response.headers_mut(), origin);
+        }
+        response
+    }
+
+    /// `None`: the origin is refused. `Some(None)`: no cross-origin request. `Some(origin)`: allowed across origins.
+    fn cors(&self, headers: &HeaderMap) -> Option<Option<HeaderValue>> {
+        let Some(origin) = headers.get(header::ORIGIN) else { return Some(None) };
+        let text = origin.to_str().ok()?.trim_end_matches('/').to_ascii_lowercase();
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let same = text.split_once("://").is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host));
+        if same {
+            return Some(None);
+        }
+        let allowed = match &self.origins {
+            Origins::Any => true,
+            Origins::List(list) => list.contains(&text),
+            Origins::Same => false,
+        };
+        allowed.then(|| Some(origin.clone()))
+    }
+
+    async fn socket_request(&self, request: Request<Incoming>, bad_origin: bool) -> Result<Response<Body>, Refusal> {
+        let refuse = |status, code, message, retry_after| Err(Refusal { status, code, message, retry_after });
+        if bad_origin {
+            // No strike: any web page can cause this in a visitor's browser.
+            return refuse(StatusCode::FORBIDDEN, "origin", "this origin may not connect; see CORS_ORIGINS", None);
+        }
+        if request.method() == Method::OPTIONS {
+            return Ok(Response::builder().status(StatusCode::NO_CONTENT).body(Body::empty()).unwrap_or_default());
+        }
+        let Some((app, service)) = self.served.get() else {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "auth_unavailable", "the node is starting", Some(RETRY_AFTER));
+        };
+        let Some(conn) = request.extensions().get::<Arc<Conn>>().cloned() else {
+            return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error", None);
+        };
+        let address = client_address(conn.peer, request.headers(), &self.trusted);
+        if address.undeclared_proxy && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(peer = %conn.peer, "a private peer sends X-Forwarded-For and TRUSTED_PROXIES is not set: every client behind it counts as this peer, and it is never blocked; set TRUSTED_PROXIES");
+        }
+        let query = request.uri().query().unwrap_or_default();
+        match query_value(query, "sid").map(Sid::from_str) {
+            Some(Ok(sid)) => {
+                if app.transports.is_killed(sid) {
+                    return refuse(StatusCode::BAD_REQUEST, "session_closed", "this session was closed; connect again", None);
+                }
+                if query_value(query, "transport") == Some("websocket") {
+                    app.transports.replace(sid, conn.clone());
+                }
+            }
+            Some(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "bad_request", "unknown session", None),
+            None => self.admit(app, address).await?,
+        }
+        let request = slim(request, ClientInfo { address, conn });
+        let Ok(response) = Service::call(service, request).await;
+        Ok(response.map(Body::new))
+    }
+
+    /// Whether a new handshake may go on.
+    async fn admit(&self, app: &App, address: crate::model::ClientAddress) -> Result<(), Refusal> {
+        let unavailable = |code, message| Refusal {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code,
+            message,
+            retry_after: Some(RETRY_AFTER),
+        };
+        if self.draining.load(Ordering::Acquire) {
+            return Err(unavailable("draining", "this node is going away; connect again"));
+        }
+        match app.guard.blocked_address(address).await {
+            Ok(None) => Ok(()),
+            Ok(Some(block)) => {
+                app.metrics.refusals_total.inc(["blocked"]);
+                Err(Refusal { status: StatusCode::FORBIDDEN, code: "blocked", message: "you're banned", retry_after: Some(block.left) })
+            }
+            Err(error) => {
+                tracing::debug!(%error, "handshake refused: blocks cannot be checked");
+                app.metrics.refusals_total.inc(["unavailable"]);
+                Err(unavailable("auth_unavailable", "the service is not available right now"))
+            }
+        }
+    }
+}
+
+impl Refusal {
+    fn response(&self) -> Response<Body> {
+        let mut json = serde_json::json!({"code": self.code, "message": self.message});
+        let mut response = Response::builder().status(self.status).header(header::CONTENT_TYPE, "application/json");
+        if let Some(after) = self.retry_after {
+            json["retryAfterMs"] = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).into();
+            response = response.header(header::RETRY_AFTER, after.as_secs().max(1));
+        }
+        response.body(Body::from(json.to_string())).unwrap_or_default()
+    }
+}
+
+fn add_cors(headers: &mut HeaderMap, origin: HeaderValue) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+}
+
+fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// The request with fresh copies of the little that is needed. Header values and the URI are slices of hyper's read
+/// buffer, and the socket keeps them: without this, each would hold 8 to 16 KiB for its whole life.
+fn slim(request: Request<Incoming>, client: ClientInfo) -> Request<Incoming> {
+    let (mut parts, body) = request.into_parts();
+    let mut slim = Request::new(body);
+    *slim.method_mut() = parts.method;
+    *slim.version_mut() = parts.version;
+    if let Ok(uri) = Uri::from_str(&parts.uri.to_string()) {
+        *slim.uri_mut() = uri;
+    }
+    for name in KEPT_HEADERS {
+        if let Some(value) = parts.headers.get(&name).and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+            slim.headers_mut().insert(name, value);
+        }
+    }
+    if let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() {
+        slim.extensions_mut().insert(upgrade);
+    }
+    slim.extensions_mut().insert(client);
+    slim
+}

@@ -1,0 +1,166 @@
+//! The node's periodic work: its liveness in Redis, what sockets need renewed, and the traces of dead nodes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socketioxide::SocketIo;
+
+use crate::model::UserId;
+use crate::ops::Health;
+use crate::redis::{Adapter, NODE_TTL, USER_ROOMS_TTL};
+use crate::socket::{App, Session};
+
+/// The pace of everything here.
+const TICK: Duration = Duration::from_millis(500);
+/// How often the node's liveness is renewed: several times within its life.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often counts are flushed and lists retried.
+const FLUSH: Duration = Duration::from_secs(5);
+/// How often room lists are renewed: at least twice within their life.
+const RENEW: Duration = Duration::from_secs(USER_ROOMS_TTL.as_secs() / 3);
+/// How often dead nodes are looked for.
+const REAP_PERIOD: Duration = Duration::from_secs(10);
+/// How long Redis must have been up and reachable before anybody is declared dead: all others need the time to return.
+const REAP_AFTER: Duration = Duration::from_secs(60);
+/// Users renewed by one pipeline.
+const BATCH: usize = 500;
+
+/// Runs until cancelled.
+pub async fn keep(app: Arc<App>, io: SocketIo<Adapter>, health: Health) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut heartbeat, mut flushed, mut renewed) = (Instant::now(), Instant::now(), Instant::now());
+    let mut connected = true;
+    loop {
+        ticks.tick().await;
+        if app.crashed.load(std::sync::atomic::Ordering::Acquire) {
+            return;
+        }
+        let now_connected = app.redis.is_connected();
+        if now_connected != connected {
+            connected = now_connected;
+            tracing::warn!(connected, "connection to Redis changed");
+            health.set("redis", if connected { Ok(()) } else { Err("not reachable") });
+        }
+        app.deliver.sweep();
+        // The frozen process is the dangerous one: liveness first, also right after an outage.
+        if heartbeat.elapsed() >= HEARTBEAT && connected {
+            heartbeat = Instant::now();
+            beat(&app).await;
+        }
+        if flushed.elapsed() >= FLUSH && connected {
+            flushed = Instant::now();
+            flush(&app).await;
+            retry_lists(&app, &io);
+            app.chat.sweep_lists();
+        }
+        if renewed.elapsed() >= RENEW && connected {
+            renewed = Instant::now();
+            let users: Vec<UserId> = app.chat.connected_users();
+            for batch in users.chunks(BATCH) {
+                if let Err(error) = app.redis.renew_user_rooms(batch).await {
+                    tracing::debug!(%error, "room lists not renewed");
+                }
+            }
+        }
+    }
+}
+
+/// Renews the node's liveness. A node whose liveness had expired is being reaped: it takes a new name and writes all its
+/// sockets anew.
+async fn beat(app: &Arc<App>) {
+    match app.redis.renew_node(&app.node.get()).await {
+        Ok(true) => return,
+        Ok(false) => {}
+        Err(error) => {
+            tracing::debug!(%error, "heartbeat failed");
+            return;
+        }
+    }
+    let name = app.node.renew();
+    tracing::warn!(node = %name, sockets = app.sessions.len(), "this node's liveness had expired: writing everything anew");
+    if let Err(error) = app.redis.announce_node(&name).await {
+        tracing::warn!(%error, "not announced");
+        return;
+    }
+    let sessions: Vec<Arc<Session>> = app.sessions.iter().map(|session| session.value().clone()).collect();
+    for session in sessions {
+        if let Err(error) = app.redis.register_socket(&name, &session.owned()).await {
+            // The next heartbeat finds the name alive; the socket is written again by its next change or sweep.
+            tracing::warn!(%error, sid = %session.sid, "not registered anew");
+        }
+    }
+}
+
+/// Writes what was counted, and removes sockets that could not be removed before.
+pub async fn flush(app: &Arc<App>) {
+    let counts: Vec<(UserId, u32)> = app.message_counts.iter().map(|entry| (entry.key().clone(), *entry.value())).collect();
+    for batch in counts.chunks(BATCH) {
+        if let Err(error) = app.redis.count_messages(batch).await {
+            tracing::debug!(%error, "message counts not written");
+            break;
+        }
+        for (user, written) in batch {
+            if let Some(mut count) = app.message_counts.get_mut(user) {
+                *count -= written;
+            }
+            app.message_counts.remove_if(user, |_, count| *count == 0);
+        }
+    }
+    let orphans: Vec<_> = app.orphans.iter().map(|entry| entry.value().clone()).collect();
+    for orphan in orphans {
+        match app.redis.unregister_socket(&app.node.get(), &orphan).await {
+            Ok(()) => drop(app.orphans.remove(&orphan.socket)),
+            Err(_) => break,
+        }
+    }
+}
+
+/// Room lists that could not be fetched when their sockets connected.
+fn retry_lists(app: &Arc<App>, io: &SocketIo<Adapter>) {
+    for session in app.sessions.iter() {
+        if !session.rooms.was_fetched()
+            && let Some(socket) = io.get_socket(session.sid)
+        {
+            session.refresh_rooms(&socket);
+        }
+    }
+}
+
+/// Removes what dead nodes left behind.
+pub async fn reap(app: Arc<App>) {
+    let mut reachable_since: Option<Instant> = None;
+    loop {
+        tokio::time::sleep(REAP_PERIOD).await;
+        if app.crashed.load(std::sync::atomic::Ordering::Acquire) {
+            return;
+        }
+        let Ok(uptime) = app.redis.uptime().await else {
+            reachable_since = None;
+            continue;
+        };
+        let since = *reachable_since.get_or_insert_with(Instant::now);
+        // A node that has just started has seen nothing yet, but Redis' own uptime proves that the others could return.
+        let watched = if uptime > REAP_AFTER + NODE_TTL { REAP_AFTER } else { since.elapsed() };
+        if uptime < REAP_AFTER || watched < REAP_AFTER {
+            continue;
+        }
+        let silent = match app.redis.silent_nodes().await {
+            Ok(silent) => silent,
+            Err(error) => {
+                tracing::debug!(%error, "dead nodes not looked for");
+                continue;
+            }
+        };
+        for node in silent {
+            match app.redis.reap_node(&node).await {
+                Ok(Some(sockets)) => {
+                    tracing::warn!(node, sockets, "removed the traces of a dead node");
+                    app.metrics.reaped_sockets_total.inc_by(sockets as u64);
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(node, %error, "a dead node was not cleaned up"),
+            }
+        }
+    }
+}
