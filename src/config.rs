@@ -23,6 +23,8 @@ pub struct SettingInfo {
     pub default: Option<&'static str>,
     /// What it does.
     pub doc: &'static str,
+    /// Whether it may be absent.
+    pub optional: bool,
     /// Whether its value is secret: it may then also come from the file named by `<NAME>_FILE`.
     pub secret: bool,
 }
@@ -40,6 +42,7 @@ macro_rules! settings {
                 name: $name,
                 default: settings!(@default $($default)?),
                 doc: concat!($($doc, "\n"),+),
+                optional: <$ty as Setting>::OPTIONAL,
                 secret: <$ty as Setting>::SECRET,
             }, )+ ];
 

@@ -1,3 +1,5 @@
 //! Arguments → one role → exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    roomcast::cli::main()
+}

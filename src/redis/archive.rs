@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use fred::prelude::*;
 use fred::types::SetOptions;
+use fred::types::streams::XID;
 use serde_json::value::RawValue;
 
 use super::{Redis, RedisError};
+
+/// Refused events kept per partition, for a person to look at.
+const DEAD_MAX: i64 = 10_000;
 
 /// An event waiting to be saved.
 #[derive(Debug)]
@@ -62,6 +66,14 @@ impl Redis {
                 })
             })
             .collect()
+    }
+
+    /// Moves an event that the message service refuses for good out of the way.
+    pub async fn set_aside(&self, partition: u16, entry: &ArchiveEntry) -> Result<(), RedisError> {
+        let client = self.any()?;
+        let key = self.keys.archive_dead(partition);
+        let _id: String = client.xadd(key, false, ("MAXLEN", "~", DEAD_MAX), XID::Auto, ("e", entry.json.get())).await?;
+        self.trim_archive(partition, std::slice::from_ref(entry)).await
     }
 
     /// Removes saved events.

@@ -73,6 +73,11 @@ impl Keys {
         format!("rc:{{p{partition}}}:archive")
     }
 
+    /// Events that the message service refused for good.
+    pub fn archive_dead(self, partition: u16) -> String {
+        format!("rc:{{p{partition}}}:archive:dead")
+    }
+
     /// Lease of the worker that archives the partition.
     pub fn archive_lease(self, partition: u16) -> String {
         format!("rc:{{p{partition}}}:archive:lease")

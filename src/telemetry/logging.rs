@@ -9,26 +9,31 @@ use crate::config::{Config, ConfigError, LogFormat};
 
 /// Starts logging to standard error; a second call, or a subscriber of somebody else, stays as it is.
 pub fn init(config: &Config) -> Result<(), ConfigError> {
-    let subscriber = subscriber(config, std::io::stderr)?;
+    init_with(&config.log, config.log_format)
+}
+
+/// As [`init`], for roles that need no other setting.
+pub fn init_with(filter: &str, format: LogFormat) -> Result<(), ConfigError> {
+    let subscriber = subscriber(filter, format, std::io::stderr)?;
     // The error means that there is a subscriber already, which is what a second node in the process finds.
     let _ = subscriber.try_init();
     Ok(())
 }
 
-fn subscriber<W>(config: &Config, writer: W) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, ConfigError>
+fn subscriber<W>(filter: &str, format: LogFormat, writer: W) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, ConfigError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
+    let parsed = EnvFilter::try_new(filter).map_err(|error| {
         ConfigError::new(
             "ROOMCAST_LOG",
-            format!("has the bad value `{}` ({error})", config.log),
+            format!("has the bad value `{filter}` ({error})"),
             "use a filter such as info or roomcast=debug,info",
         )
     })?;
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
-    Ok(match config.log_format {
+    let registry = tracing_subscriber::registry().with(parsed);
+    let layer = tracing_subscriber::fmt::layer().with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_writer(writer);
+    Ok(match format {
         LogFormat::Text => Box::new(registry.with(layer)),
         LogFormat::Json => Box::new(registry.with(layer.json().flatten_event(true))),
     })
@@ -68,7 +73,8 @@ mod tests {
     fn log_with(pairs: &[(&'static str, &str)]) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = subscriber(&config(pairs), move || writer.clone()).unwrap();
+        let config = config(pairs);
+        let subscriber = subscriber(&config.log, config.log_format, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(rooms = 2, "joined");
             tracing::debug!("hidden");

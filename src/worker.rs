@@ -1,0 +1,76 @@
+//! Composition root of a worker: what happens behind the chat.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::archive::Archiver;
+use crate::config::Config;
+use crate::node::NodeError;
+use crate::ops::{self, Health};
+use crate::redis::Redis;
+use crate::telemetry::Metrics;
+use crate::upstream::Upstream;
+
+/// How long tasks may take to end.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How often readiness is looked at.
+const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+
+/// A running worker.
+pub struct Worker {
+    /// Where health and metrics answer.
+    pub ops_address: SocketAddr,
+    /// The worker's metrics.
+    pub metrics: Arc<Metrics>,
+    redis: Redis,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Worker {
+    /// Binds the ops listener and starts the consumers; they wait for Redis and for the services.
+    pub async fn start(config: Config) -> Result<Self, NodeError> {
+        config.validate()?;
+        let metrics = Arc::new(Metrics::new().map_err(|error| NodeError::Start(error.to_string()))?);
+        let redis = Redis::start(&config)?;
+        let upstream = Upstream::new(&config).map_err(|error| NodeError::Start(error.to_string()))?;
+        let upstream = Arc::new(upstream.with_metrics(metrics.clone()));
+        let listener =
+            TcpListener::bind(config.ops_listen).await.map_err(|error| NodeError::Listen(config.ops_listen, error))?;
+        let ops_address = listener.local_addr().map_err(|error| NodeError::Listen(config.ops_listen, error))?;
+
+        let (health, stop, tracker) = (Health::new(&["redis"]), CancellationToken::new(), TaskTracker::new());
+        let stopped = stop.clone().cancelled_owned();
+        let ops = ops::serve(listener, health.clone(), metrics.clone(), stopped);
+        tracker.spawn(async move {
+            if let Err(error) = ops.await {
+                tracing::error!(%error, "ops listener failed");
+            }
+        });
+        let archiver = Archiver::new(redis.clone(), upstream, metrics.clone());
+        tracker.spawn(stop.clone().run_until_cancelled_owned(async move { archiver.run().await }));
+        let watched = redis.clone();
+        tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
+            loop {
+                health.set("redis", if watched.is_connected() { Ok(()) } else { Err("not reachable") });
+                tokio::time::sleep(HEALTH_PERIOD).await;
+            }
+        }));
+        tracing::info!(%ops_address, "worker runs");
+        Ok(Self { ops_address, metrics, redis, tracker, stop })
+    }
+
+    /// Ends the consumers; what they had not finished stays in its stream.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tracker.close();
+        let _late = tokio::time::timeout(STOP_GRACE, self.tracker.wait()).await;
+        self.redis.close().await;
+        tracing::info!("worker stopped");
+    }
+}
