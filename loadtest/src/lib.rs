@@ -1,1 +1,11 @@
+//! Test tools of roomcast: a Socket.IO client of our own and a checker that judges what many clients saw.
+//!
+//! Nothing here depends on the node: a shared codec or a shared idea of order would share its mistakes.
+//!
+//! * [`packet`]: Engine.IO v4 and Socket.IO v5 as text.
+//! * [`client`]: one connection, by websocket, polling, or polling that upgrades.
+//! * [`checker`]: given what was sent, acked, logged and received, names every broken promise.
 
+pub mod checker;
+pub mod client;
+pub mod packet;
