@@ -206,6 +206,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn required() -> Vec<(&'static str, &'static str)> {
