@@ -30,6 +30,8 @@ use crate::upstream::Upstream;
 
 /// Tasks that deliver: fan-out is the node's work, and a room stays on one of them.
 const SHARDS_MAX: usize = 8;
+/// Packets queued per socket; beyond it the room log takes over. A burst of acks and messages fits.
+const SOCKET_QUEUE: usize = 256;
 /// Bytes a websocket's read buffer begins with: most clients mostly listen.
 const WS_READ_BUFFER: usize = 512;
 /// How long a client may take from opening a transport to CONNECT.
@@ -183,7 +185,7 @@ impl Node {
                 conn.kill();
             }
             let until = tokio::time::Instant::now() + STOP_GRACE;
-            while !app.sessions.is_empty() && tokio::time::Instant::now() < until {
+            while !app.sockets.is_empty() && tokio::time::Instant::now() < until {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             self.stop.cancel();
@@ -253,7 +255,7 @@ impl Boot {
             redis: redis.clone(),
             deliver: deliver.clone(),
             transports,
-            sessions: DashMap::new(),
+            sockets: DashMap::new(),
             node: NodeName::default(),
             metrics,
             tracker: tracker.clone(),
@@ -272,6 +274,7 @@ impl Boot {
             .ping_interval(*config.ping_interval)
             .ping_timeout(*config.ping_timeout)
             .connect_timeout(CONNECT_TIMEOUT)
+            .max_buffer_size(SOCKET_QUEUE)
             .max_payload(config.max_payload as u64)
             .ws_max_message_size(config.max_payload)
             .ws_max_frame_size(config.max_payload)
@@ -284,8 +287,8 @@ impl Boot {
             .await
             .map_err(|error| NodeError::Start(format!("namespace: {error}")))?;
         app.redis.announce_node(&app.node.get()).await.map_err(|error| NodeError::Start(error.to_string()))?;
-        tracker.spawn(follow_control(app.clone(), io.clone(), bus.control(), stop.clone()));
-        tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), io.clone(), health.clone())));
+        tracker.spawn(follow_control(app.clone(), bus.control(), stop.clone()));
+        tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), health.clone())));
         tracker.spawn(until(stop, upkeep::reap(app.clone())));
         health.set("redis", Ok(()));
         front.serve(app.clone(), service);

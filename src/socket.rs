@@ -29,8 +29,20 @@ use crate::guard::Guard;
 use crate::redis::{Adapter, Redis};
 use crate::telemetry::Metrics;
 
+/// Connections of a draining node are closed in steps of this length.
+const SLICE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// A socket of the node's namespace.
-pub type Socket = socketioxide::extract::SocketRef<Adapter>;
+pub type Socket = Arc<socketioxide::socket::Socket<Adapter>>;
+
+/// A connected socket and what is known about it.
+#[derive(Clone)]
+pub struct Live {
+    /// What is known.
+    pub session: Arc<Session>,
+    /// The socket.
+    pub socket: Socket,
+}
 
 /// What handshakes and events need; one per node.
 pub struct App {
@@ -46,8 +58,8 @@ pub struct App {
     pub deliver: Arc<Deliver>,
     /// Connections under the sockets.
     pub transports: Arc<Transports>,
-    /// Sessions by socket.
-    pub sessions: DashMap<Sid, Arc<Session>>,
+    /// The connected sockets.
+    pub sockets: DashMap<Sid, Live>,
     /// This node's current name in Redis.
     pub node: NodeName,
     /// Metrics.
@@ -69,23 +81,25 @@ pub struct App {
 }
 
 impl App {
+    /// The sockets connected at this moment.
+    pub fn live(&self) -> Vec<Live> {
+        self.sockets.iter().map(|live| live.value().clone()).collect()
+    }
+
     /// Closes every socket's transport, spread evenly: clients come back elsewhere by themselves.
     pub async fn drain(&self, spread: std::time::Duration) {
-        let sockets: Vec<(Sid, Arc<Session>)> = self.sessions.iter().map(|entry| (*entry.key(), entry.value().clone())).collect();
+        let sockets = self.live();
         let slices = u32::try_from(spread.as_millis() / SLICE.as_millis()).unwrap_or(u32::MAX).max(1);
         let size = sockets.len().div_ceil(slices as usize).max(1);
         for (index, slice) in sockets.chunks(size).enumerate() {
             if index > 0 {
                 tokio::time::sleep(SLICE).await;
             }
-            for (sid, session) in slice {
+            for Live { session, socket } in slice {
                 session.note_cut("drain");
                 self.metrics.cuts_total.inc(["drain"]);
-                self.transports.kill(*sid);
+                self.transports.kill(socket.id);
             }
         }
     }
 }
-
-/// Connections of a draining node are closed in steps of this length.
-const SLICE: std::time::Duration = std::time::Duration::from_millis(100);

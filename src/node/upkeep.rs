@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socketioxide::SocketIo;
-
 use crate::model::UserId;
 use crate::ops::Health;
-use crate::redis::{Adapter, NODE_TTL, USER_ROOMS_TTL};
-use crate::socket::{App, Session};
+use crate::redis::{NODE_TTL, USER_ROOMS_TTL};
+use crate::socket::{App, Live};
 
 /// The pace of everything here.
 const TICK: Duration = Duration::from_millis(500);
@@ -26,7 +24,7 @@ const REAP_AFTER: Duration = Duration::from_secs(60);
 const BATCH: usize = 500;
 
 /// Runs until cancelled.
-pub async fn keep(app: Arc<App>, io: SocketIo<Adapter>, health: Health) {
+pub async fn keep(app: Arc<App>, health: Health) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut heartbeat, mut flushed, mut renewed) = (Instant::now(), Instant::now(), Instant::now());
@@ -51,7 +49,7 @@ pub async fn keep(app: Arc<App>, io: SocketIo<Adapter>, health: Health) {
         if flushed.elapsed() >= FLUSH && connected {
             flushed = Instant::now();
             flush(&app).await;
-            retry_lists(&app, &io);
+            retry_lists(&app);
             app.chat.sweep_lists();
         }
         if renewed.elapsed() >= RENEW && connected {
@@ -78,13 +76,12 @@ async fn beat(app: &Arc<App>) {
         }
     }
     let name = app.node.renew();
-    tracing::warn!(node = %name, sockets = app.sessions.len(), "this node's liveness had expired: writing everything anew");
+    tracing::warn!(node = %name, sockets = app.sockets.len(), "this node's liveness had expired: writing everything anew");
     if let Err(error) = app.redis.announce_node(&name).await {
         tracing::warn!(%error, "not announced");
         return;
     }
-    let sessions: Vec<Arc<Session>> = app.sessions.iter().map(|session| session.value().clone()).collect();
-    for session in sessions {
+    for Live { session, .. } in app.live() {
         if let Err(error) = app.redis.register_socket(&name, &session.owned()).await {
             // The next heartbeat finds the name alive; the socket is written again by its next change or sweep.
             tracing::warn!(%error, sid = %session.sid, "not registered anew");
@@ -117,11 +114,9 @@ pub async fn flush(app: &Arc<App>) {
 }
 
 /// Room lists that could not be fetched when their sockets connected.
-fn retry_lists(app: &Arc<App>, io: &SocketIo<Adapter>) {
-    for session in app.sessions.iter() {
-        if !session.rooms.was_fetched()
-            && let Some(socket) = io.get_socket(session.sid)
-        {
+fn retry_lists(app: &App) {
+    for Live { session, socket } in app.live() {
+        if !session.rooms.was_fetched() {
             session.refresh_rooms(&socket);
         }
     }

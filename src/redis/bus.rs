@@ -211,9 +211,7 @@ async fn subscribe(
     news: tokio::sync::watch::Sender<u64>,
 ) {
     let _connection = tasks.client.connect();
-    while tasks.client.wait_for_connect().await.is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    super::client::connected(&tasks.client).await;
     let mut reconnects = tasks.client.reconnect_rx();
     let mut rooms: HashSet<RoomId> = HashSet::new();
     // The first connection counts as a reconnect too: requests and control messages may have been missed.

@@ -18,6 +18,8 @@ use crate::model::RoomId;
 const CONNECTIONS: usize = 4;
 /// Calls waiting while a connection is away; more are refused at once.
 const MAX_WAITING_CALLS: usize = 10_000;
+/// How often a connection that is being made is looked at.
+const CONNECT_POLL: Duration = Duration::from_millis(10);
 /// Received messages held until the bus has taken them; one burst of a large room must fit.
 const BROADCAST_CAPACITY: usize = 65_536;
 
@@ -98,9 +100,7 @@ impl Redis {
     /// Waits until the command connections stand.
     pub async fn wait_connected(&self) {
         for client in self.clients.iter() {
-            while client.wait_for_connect().await.is_err() {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            connected(client).await;
         }
     }
 
@@ -186,6 +186,14 @@ impl Settings {
             Some(self.connection.clone()),
             Some(reconnect_policy()),
         )
+    }
+}
+
+/// Waits until a connection stands. fred's own `wait_for_connect` looks at the state and then subscribes to its changes:
+/// a connection made in between is never noticed.
+pub(super) async fn connected(client: &Client) {
+    while !client.is_connected() {
+        tokio::time::sleep(CONNECT_POLL).await;
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use socketioxide::extract::{AckSender, HttpExtension, SocketRef, TryData};
-use socketioxide::handler::{ConnectHandler, DisconnectHandler, FromConnectParts, FromMessageParts, MessageHandler};
+use socketioxide::extract::{HttpExtension, TryData};
+use socketioxide::handler::{ConnectHandler, DisconnectHandler, FromConnectParts, MessageHandler};
 use socketioxide::socket::DisconnectReason;
 use socketioxide_core::Value;
 
@@ -18,12 +18,11 @@ use super::events::refuse_overflow;
 use super::inbox::{Inbox, Incoming, Job};
 use super::protocol::{TokenRefresh, event};
 use super::session::{ClientInfo, Handshake, Session, Tokens};
-use super::{App, Socket};
+use super::{App, Live, Socket};
 use crate::auth::{RefreshError, VerifyError};
 use crate::model::Identity;
 use crate::redis::Adapter;
 
-type RawSocket = socketioxide::socket::Socket<Adapter>;
 type Refused = Box<dyn fmt::Display + Send>;
 
 /// How long everything a handshake asks for may take together; the library would wait 45 s.
@@ -92,7 +91,7 @@ impl Refusal {
 pub struct ConnectMiddleware(pub Arc<App>);
 
 impl socketioxide::handler::ConnectMiddleware<Adapter, Self> for ConnectMiddleware {
-    async fn call<'a>(&'a self, socket: Arc<RawSocket>, auth: &'a Option<Value>) -> Result<(), Refused> {
+    async fn call<'a>(&'a self, socket: Socket, auth: &'a Option<Value>) -> Result<(), Refused> {
         let app = &self.0;
         let Ok(HttpExtension(client)) = HttpExtension::<ClientInfo>::from_connect_parts(&socket, auth) else {
             tracing::error!("a handshake without its connection");
@@ -179,7 +178,7 @@ async fn banned(app: &App, client: &ClientInfo, reason: &'static str) -> Result<
 }
 
 /// A refused client goes by itself; one that does not is closed, so that it holds no connection.
-fn close_refused(app: &Arc<App>, socket: &Arc<RawSocket>) {
+fn close_refused(app: &Arc<App>, socket: &Socket) {
     let (app, sid) = (app.clone(), socket.id);
     app.tracker.clone().spawn(async move {
         tokio::time::sleep(REFUSED_GRACE).await;
@@ -193,7 +192,7 @@ fn close_refused(app: &Arc<App>, socket: &Arc<RawSocket>) {
 pub struct Connected(pub Arc<App>);
 
 impl ConnectHandler<Adapter, Self> for Connected {
-    fn call(&self, socket: Arc<RawSocket>, _auth: Option<Value>) {
+    fn call(&self, socket: Socket, _auth: Option<Value>) {
         let app = &self.0;
         let Some(verified) = socket.extensions.remove::<Arc<Verified>>() else { return };
         let Some(handshake) = verified.handshake.lock().ok().and_then(|mut handshake| handshake.take()) else { return };
@@ -204,12 +203,11 @@ impl ConnectHandler<Adapter, Self> for Connected {
         let user = session.identity().user;
         // Local: the adapter finds the socket here when another node emits to its user.
         socket.join(format!("user:{user}"));
-        app.sessions.insert(socket.id, session.clone());
+        app.sockets.insert(socket.id, Live { session: session.clone(), socket: socket.clone() });
         app.metrics.connections.inc();
-        let socket = SocketRef::from(socket);
         if let Some((access_token, refresh_token)) = &verified.refreshed {
             let answer = TokenRefresh { access_token, refresh_token: refresh_token.as_deref() };
-            app.deliver.emit(&socket, event::TOKEN_REFRESH, &answer);
+            app.deliver.emit_now(&socket, event::TOKEN_REFRESH, &answer);
         }
         let _queued = Inbox::push(&session, &socket, Job::Connected);
     }
@@ -219,10 +217,8 @@ impl ConnectHandler<Adapter, Self> for Connected {
 struct Inlet(Arc<Session>);
 
 impl MessageHandler<Adapter, Self> for Inlet {
-    fn call(&self, socket: Arc<RawSocket>, mut packet: Value, ack_id: Option<i64>) {
-        let Ok(ack) = AckSender::from_message_parts(&socket, &mut packet, &ack_id);
-        let socket: Socket = SocketRef::from(socket);
-        let incoming = Incoming { packet, ack, wants_ack: ack_id.is_some() };
+    fn call(&self, socket: Socket, packet: Value, ack_id: Option<i64>) {
+        let incoming = Incoming { packet, ack_id };
         if let Err(refused) = Inbox::push(&self.0, &socket, Job::Event(incoming)) {
             refuse_overflow(&self.0, &socket, *refused);
         }
@@ -233,8 +229,8 @@ impl MessageHandler<Adapter, Self> for Inlet {
 struct Outlet(Arc<Session>);
 
 impl DisconnectHandler<Adapter, Self> for Outlet {
-    fn call_with_defer(&self, socket: Arc<RawSocket>, reason: DisconnectReason, defer: fn(Arc<RawSocket>)) {
-        let _queued = Inbox::push(&self.0, &SocketRef::from(socket.clone()), Job::Closed(reason));
+    fn call_with_defer(&self, socket: Socket, reason: DisconnectReason, defer: fn(Socket)) {
+        let _queued = Inbox::push(&self.0, &socket, Job::Closed(reason));
         defer(socket);
     }
 }

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Inbox, Job};
 use super::protocol::{SecurityNotice, event};
-use super::{App, Session, Socket};
-use crate::model::Scope;
+use super::{App, Live, Session, Socket};
+use crate::model::{RoomId, Scope};
 use crate::redis::Act;
 
 /// How long a notice may take to leave before the transport is closed.
@@ -19,7 +19,6 @@ const PAGE: usize = 100;
 /// Follows the control stream from now on, until stopped.
 pub async fn follow_control(
     app: Arc<App>,
-    io: socketioxide::SocketIo<crate::redis::Adapter>,
     mut news: tokio::sync::watch::Receiver<u64>,
     stop: CancellationToken,
 ) {
@@ -39,7 +38,7 @@ pub async fn follow_control(
                 for (at, act) in acts {
                     position = at;
                     match act {
-                        Some(act) => carry_out(&app, &io, &act),
+                        Some(act) => carry_out(&app, &act),
                         None => tracing::warn!(position, "unknown act on the control stream"),
                     }
                 }
@@ -62,26 +61,23 @@ pub async fn follow_control(
     }
 }
 
-fn carry_out(app: &Arc<App>, io: &socketioxide::SocketIo<crate::redis::Adapter>, act: &Act) {
-    let sessions: Vec<Arc<Session>> = app.sessions.iter().map(|session| session.value().clone()).collect();
-    let socket_of = |session: &Session| io.get_socket(session.sid);
+fn carry_out(app: &App, act: &Act) {
+    let live = app.live();
     match act {
         Act::Cut { scope, code, blocked_for_ms } => {
             let Ok(scope) = scope.parse::<Scope>() else { return };
-            for session in sessions.iter().filter(|session| is_in_scope(app, session, &scope)) {
-                if let Some(socket) = socket_of(session) {
-                    cut(session, &socket, code, *blocked_for_ms);
-                }
+            for Live { session, socket } in live.iter().filter(|live| is_in_scope(app, &live.session, &scope)) {
+                cut(session, socket, code, *blocked_for_ms);
             }
         }
         Act::Evict { user, room } => {
-            for session in sessions.iter().filter(|session| session.identity().user == *user) {
-                evict(session, socket_of(session), room, false);
+            for live in live.iter().filter(|live| live.session.identity().user == *user) {
+                evict(live, room, false);
             }
         }
         Act::RoomGone { room } => {
-            for session in sessions.iter().filter(|session| session.belongs_to(room)) {
-                evict(session, socket_of(session), room, true);
+            for live in live.iter().filter(|live| live.session.belongs_to(room)) {
+                evict(live, room, true);
             }
         }
     }
@@ -95,11 +91,9 @@ fn is_in_scope(app: &App, session: &Session, scope: &Scope) -> bool {
     }
 }
 
-fn evict(session: &Arc<Session>, socket: Option<Socket>, room: &crate::model::RoomId, gone: bool) {
-    if let Some(socket) = socket {
-        // Evictions are never refused by a full inbox.
-        let _queued = Inbox::push(session, &socket, Job::Evict { room: room.clone(), gone });
-    }
+fn evict(live: &Live, room: &RoomId, gone: bool) {
+    // Evictions are never refused by a full inbox.
+    let _queued = Inbox::push(&live.session, &live.socket, Job::Evict { room: room.clone(), gone });
 }
 
 /// Tells a socket why, and closes its transport as soon as that had the time to leave.

@@ -8,11 +8,12 @@ use dashmap::DashMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use socketioxide::socket::Sid;
-use socketioxide::{SendError, SocketError};
+use socketioxide::SendError;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::protocol::{SyncLost, event};
+use super::reply::is_full;
 use super::transport::Transports;
 use super::{Session, Socket};
 use crate::chat::feed::{Feed, Fill, Offer};
@@ -29,6 +30,8 @@ const LAG_MAX: Duration = Duration::from_secs(15);
 const LAG_MAX_EVENTS: u64 = 500;
 /// How long to wait before a slow socket is tried again, or a log that could not be read.
 const RETRY: Duration = Duration::from_millis(50);
+/// How often a full queue is tried again: its socket's writer empties it in one turn.
+const FULL_RETRY: Duration = Duration::from_millis(5);
 /// Rooms refilled at once after a reconnect.
 const REFILLS_PARALLEL: usize = 32;
 /// `roomUpdate` reaches a room at most this often.
@@ -105,13 +108,38 @@ impl Deliver {
         }
     }
 
-    /// Emits one event to one socket. A socket that cannot take it has its transport closed: it comes back and is
-    /// brought up to date.
-    pub fn emit<T: Serialize + ?Sized>(&self, socket: &Socket, name: &str, data: &T) {
-        if let Err(SendError::Socket(SocketError::InternalChannelFull)) = socket.emit(name, data) {
-            self.metrics.cuts_total.inc(["slow"]);
-            self.transports.kill(socket.id);
+    /// Emits one event to one socket, waiting for room in its queue: only the task of this socket waits.
+    pub async fn emit<T: Serialize + ?Sized>(&self, socket: &Socket, name: &str, data: &T) {
+        self.patiently(socket, || socket.emit(name, data)).await;
+    }
+
+    /// Emits one event to one socket at once. A socket that cannot take it has its transport closed: it comes back and
+    /// is brought up to date.
+    pub fn emit_now<T: Serialize + ?Sized>(&self, socket: &Socket, name: &str, data: &T) {
+        self.at_once(socket, || socket.emit(name, data));
+    }
+
+    /// Tries a send once; a socket whose queue is full has its transport closed.
+    pub fn at_once(&self, socket: &Socket, send: impl FnOnce() -> Result<(), SendError>) {
+        if is_full(&send()) {
+            self.cut(socket.id, "slow");
         }
+    }
+
+    /// Repeats a send while the socket's queue is full; a socket that does not read for too long has its transport closed.
+    pub async fn patiently(&self, socket: &Socket, send: impl Fn() -> Result<(), SendError>) {
+        let started = Instant::now();
+        while is_full(&send()) {
+            if started.elapsed() > LAG_MAX {
+                return self.cut(socket.id, "slow");
+            }
+            tokio::time::sleep(FULL_RETRY).await;
+        }
+    }
+
+    fn cut(&self, sid: Sid, reason: &'static str) {
+        self.metrics.cuts_total.inc([reason]);
+        self.transports.kill(sid);
     }
 
     /// Subscribes to the room, if nobody did before, and keeps it here until the interest is dropped.
@@ -214,12 +242,13 @@ impl Deliver {
         let name = event.kind.event_name();
         let json: &RawValue = &event.json;
         for (_, member) in feed.live_members() {
-            match member.handle.socket.emit(name, json) {
+            let sent = member.handle.socket.emit(name, json);
+            match sent {
                 Ok(()) => {
                     delivered += 1;
                     member.at = event.position;
                 }
-                Err(SendError::Socket(SocketError::InternalChannelFull)) => {
+                full if is_full(&full) => {
                     member.live = false;
                     lagging.push((member.handle.socket.clone(), member.at));
                 }
@@ -263,7 +292,7 @@ impl Deliver {
             for event in &page.events {
                 match socket.emit(event.kind.event_name(), &*event.json) {
                     Ok(()) => at = event.position,
-                    Err(SendError::Socket(SocketError::InternalChannelFull)) => {
+                    result if is_full(&result) => {
                         full = true;
                         break;
                     }
@@ -278,8 +307,7 @@ impl Deliver {
         };
         self.metrics.lagging_sockets.dec();
         if let Some(reason) = reason {
-            self.metrics.cuts_total.inc([reason]);
-            self.transports.kill(socket.id);
+            self.cut(socket.id, reason);
         }
     }
 
@@ -327,10 +355,9 @@ impl Deliver {
         for (sid, member) in feed.displaced_members() {
             if member.handle.proto2 {
                 let lost = SyncLost { room_id: room, epoch: page.epoch.as_str(), top_seq: page.top.seq };
-                self.emit(&member.handle.socket, event::SYNC_LOST, &lost);
+                self.emit_now(&member.handle.socket, event::SYNC_LOST, &lost);
             } else {
-                self.metrics.cuts_total.inc(["sync_lost"]);
-                self.transports.kill(*sid);
+                self.cut(*sid, "sync_lost");
             }
         }
     }

@@ -66,7 +66,7 @@ impl Event {
     fn new(incoming: Incoming) -> Self {
         let name = split(&incoming.packet).map(|(name, _)| name);
         let name = NAMES.into_iter().find(|known| name.as_deref() == Some(known)).unwrap_or("unknown");
-        Self { reply: Reply::new(name, incoming.ack, incoming.wants_ack), packet: incoming.packet }
+        Self { reply: Reply::new(name, incoming.ack_id), packet: incoming.packet }
     }
 
     /// The object that the event carries.
@@ -80,7 +80,7 @@ impl Event {
 /// Refuses an event that found the inbox full.
 pub fn refuse_overflow(session: &Session, socket: &Socket, incoming: Incoming) {
     let error = ChatError::RateLimited(std::time::Duration::from_secs(1));
-    Event::new(incoming).reply.fail(&session.app, socket, &error);
+    Event::new(incoming).reply.fail_now(&session.app, socket, &error);
 }
 
 /// Does one job, or stores a run of messages.
@@ -125,9 +125,9 @@ async fn handle_event(session: &Arc<Session>, socket: &Socket, event: Event) {
     };
     let app = &session.app;
     match result {
-        Ok(Answer::Done(())) => event.reply.done(app, socket),
-        Ok(Answer::Stored(receipt)) => event.reply.stored(app, socket, &receipt),
-        Ok(Answer::Messages(messages)) => event.reply.send(app, socket, messages.as_slice()),
+        Ok(Answer::Done(())) => event.reply.done(app, socket).await,
+        Ok(Answer::Stored(receipt)) => event.reply.stored(app, socket, &receipt).await,
+        Ok(Answer::Messages(messages)) => event.reply.send(app, socket, messages.as_slice()).await,
         Err(error) => fail(session, socket, event.reply, &error).await,
     }
 }
@@ -140,7 +140,7 @@ enum Answer {
 
 /// Answers a failed event; counts a strike, or blocks, where the error says so.
 async fn fail(session: &Arc<Session>, socket: &Socket, reply: Reply, error: &ChatError) {
-    reply.fail(&session.app, socket, error);
+    reply.fail(&session.app, socket, error).await;
     if error.is_strike() {
         session.app.guard.strike(&session.identity()).await;
     }

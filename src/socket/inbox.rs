@@ -4,13 +4,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
-use socketioxide::extract::AckSender;
 use socketioxide::socket::DisconnectReason;
 use socketioxide_core::Value;
 
 use super::events;
 use super::{Session, Socket};
-use crate::redis::Adapter;
 
 /// Events waiting per socket: the burst that the default limits allow (2000), and a little.
 const MAX_EVENTS: usize = 2500;
@@ -21,10 +19,8 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 pub struct Incoming {
     /// The packet's JSON array: event name and arguments.
     pub packet: Value,
-    /// Sends the ack.
-    pub ack: AckSender<Adapter>,
-    /// Whether the client asked for an ack.
-    pub wants_ack: bool,
+    /// The ack that the client asked for.
+    pub ack_id: Option<i64>,
 }
 
 /// Something to do for a socket, in order.

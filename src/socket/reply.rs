@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 use socketioxide::extract::AckSender;
+use socketioxide::handler::FromMessageParts;
+use socketioxide::{SendError, SocketError};
+use socketioxide_core::{Str, Value};
 
 use super::protocol::{Done, Failure, Stored, event};
 use super::{App, Socket};
@@ -12,55 +15,81 @@ use crate::redis::{Adapter, Receipt};
 pub struct Reply {
     /// The event's name, of a fixed set.
     pub event: &'static str,
-    ack: AckSender<Adapter>,
-    wants_ack: bool,
+    ack_id: Option<i64>,
 }
 
 impl Reply {
-    /// An answer to `event`.
-    pub fn new(event: &'static str, ack: AckSender<Adapter>, wants_ack: bool) -> Self {
-        Self { event, ack, wants_ack }
+    /// An answer to `event`; `ack_id` where the client asked for an ack.
+    pub fn new(event: &'static str, ack_id: Option<i64>) -> Self {
+        Self { event, ack_id }
     }
 
     /// Acks with a value.
-    pub fn send<T: Serialize + ?Sized>(self, app: &App, socket: &Socket, value: &T) {
+    pub async fn send<T: Serialize + ?Sized>(self, app: &App, socket: &Socket, value: &T) {
         app.metrics.events_total.inc([self.event, "ok"]);
-        if self.wants_ack && self.ack.send(value).is_err() && socket.connected() {
-            // A client that asks for acks and does not read them cannot be served.
-            app.transports.kill(socket.id);
-        }
+        self.ack(app, socket, value).await;
     }
 
     /// Acks that it is done.
-    pub fn done(self, app: &App, socket: &Socket) {
-        self.send(app, socket, &Done { ok: true });
+    pub async fn done(self, app: &App, socket: &Socket) {
+        self.send(app, socket, &Done { ok: true }).await;
     }
 
     /// Acks a stored event.
-    pub fn stored(self, app: &App, socket: &Socket, receipt: &Receipt) {
+    pub async fn stored(self, app: &App, socket: &Socket, receipt: &Receipt) {
         let Receipt { id, seq, epoch, ts, dup } = receipt;
-        self.send(app, socket, &Stored { ok: true, id, seq: *seq, epoch: epoch.as_str(), ts: *ts, dup: *dup });
+        self.send(app, socket, &Stored { ok: true, id, seq: *seq, epoch: epoch.as_str(), ts: *ts, dup: *dup }).await;
     }
 
     /// Answers that it was not done, and why.
-    pub fn fail(self, app: &App, socket: &Socket, error: &ChatError) {
+    pub async fn fail(self, app: &App, socket: &Socket, error: &ChatError) {
+        let message = error.to_string();
+        let failure = self.failure(app, socket, error, &message);
+        app.deliver.patiently(socket, || self.send_failure(socket, &failure)).await;
+    }
+
+    /// As [`Self::fail`], from where nothing can be awaited: a client that does not read its answers is cut.
+    pub fn fail_now(self, app: &App, socket: &Socket, error: &ChatError) {
+        let message = error.to_string();
+        let failure = self.failure(app, socket, error, &message);
+        app.deliver.at_once(socket, || self.send_failure(socket, &failure));
+    }
+
+    fn failure<'a>(&'a self, app: &App, socket: &Socket, error: &ChatError, message: &'a str) -> Failure<'a> {
         app.metrics.events_total.inc([self.event, error.code()]);
         tracing::debug!(event = self.event, code = error.code(), sid = %socket.id, "event refused");
-        let message = error.to_string();
-        let failure = Failure {
-            event: (!self.wants_ack).then_some(self.event),
-            ok: self.wants_ack.then_some(false),
-            error: self.wants_ack.then_some(message.as_str()),
+        let wants_ack = self.ack_id.is_some();
+        Failure {
+            event: (!wants_ack).then_some(self.event),
+            ok: wants_ack.then_some(false),
+            error: wants_ack.then_some(message),
             code: error.code(),
-            message: &message,
+            message,
             retry_after_ms: error.retry_after().and_then(|after| u64::try_from(after.as_millis()).ok()),
-        };
-        if self.wants_ack {
-            if self.ack.send(&failure).is_err() && socket.connected() {
-                app.transports.kill(socket.id);
-            }
-        } else {
-            app.deliver.emit(socket, event::ERROR, &failure);
         }
     }
+
+    fn send_failure(&self, socket: &Socket, failure: &Failure<'_>) -> Result<(), SendError> {
+        match self.ack_id {
+            Some(_) => ack_sender(socket, self.ack_id).send(failure),
+            None => socket.emit(event::ERROR, failure),
+        }
+    }
+
+    async fn ack<T: Serialize + ?Sized>(self, app: &App, socket: &Socket, value: &T) {
+        if self.ack_id.is_some() {
+            app.deliver.patiently(socket, || ack_sender(socket, self.ack_id).send(value)).await;
+        }
+    }
+}
+
+/// A sender is used up by a failed attempt, so each gets its own.
+fn ack_sender(socket: &Socket, ack_id: Option<i64>) -> AckSender<Adapter> {
+    let Ok(sender) = AckSender::from_message_parts(socket, &mut Value::Str(Str::from(""), None), &ack_id);
+    sender
+}
+
+/// Whether a failed send is only a full queue.
+pub fn is_full<T>(result: &Result<T, SendError>) -> bool {
+    matches!(result, Err(SendError::Socket(SocketError::InternalChannelFull)))
 }

@@ -89,7 +89,7 @@ pub async fn closed(session: &Arc<Session>, socket: &Socket, reason: DisconnectR
         app.deliver.remove_member(room, socket.id);
     }
     app.deliver.remove_belonging(&owned.rooms, socket.id);
-    app.sessions.remove(&socket.id);
+    app.sockets.remove(&socket.id);
     app.transports.remove(socket.id);
     app.metrics.connections.dec();
     let reason = session.cut_reason().unwrap_or_else(|| format!("{reason:?}"));

@@ -53,7 +53,7 @@ async fn store(session: &Arc<Session>, socket: &Socket, run: Option<(RoomId, Vec
         match result {
             Ok(receipt) => {
                 stored += u32::from(!receipt.dup);
-                reply.stored(&session.app, socket, &receipt);
+                reply.stored(&session.app, socket, &receipt).await;
             }
             Err(error) => fail(session, socket, reply, &error).await,
         }

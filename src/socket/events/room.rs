@@ -34,12 +34,12 @@ pub async fn join(session: &Arc<Session>, socket: &Socket, event: &Event) -> Res
     app.deliver.add_member(&interest, session, socket, top, &page);
     if session.proto2 {
         let info = PreviousInfo { room_id: &room, epoch: epoch.as_str(), top_seq: top.seq, recovered, more };
-        app.deliver.emit(socket, event::PREVIOUS_MESSAGES, &(messages.as_slice(), info));
+        app.deliver.emit(socket, event::PREVIOUS_MESSAGES, &(messages.as_slice(), info)).await;
     } else {
-        app.deliver.emit(socket, event::PREVIOUS_MESSAGES, messages.as_slice());
+        app.deliver.emit(socket, event::PREVIOUS_MESSAGES, messages.as_slice()).await;
     }
     for change in &changes {
-        app.deliver.emit(socket, change.kind.event_name(), &*change.json);
+        app.deliver.emit(socket, change.kind.event_name(), &*change.json).await;
     }
     app.deliver.catch_up(&app.chat, &interest, socket, top, &page).await;
     announce(session, &room, &RoomUpdate::new(&room, &info.participants)).await;

@@ -50,9 +50,9 @@ pub async fn sync_rooms(session: &Arc<Session>, socket: &Socket, event: &Event) 
     answer.extend(refused.iter().map(|(room, error)| SyncedMessages { room_id: room, messages: &[], code: Some(error.code()) }));
     let name = if batch { event::UPDATED_ROOMS } else { event::SYNC_RESPONSE };
     if session.proto2 {
-        app.deliver.emit(socket, name, &(answer, infos));
+        app.deliver.emit(socket, name, &(answer, infos)).await;
     } else {
-        app.deliver.emit(socket, name, answer.as_slice());
+        app.deliver.emit(socket, name, answer.as_slice()).await;
     }
     // The rooms that could be answered were; the client learns of the others by their code and by this.
     match refused.into_iter().next() {

@@ -39,7 +39,7 @@ async fn exchange(session: &Arc<Session>, socket: &Socket) -> Result<(), ChatErr
         Err(RefreshError::Unavailable(_)) => return Err(ChatError::AuthUnavailable),
     };
     let answer = TokenRefresh { access_token: &refreshed.access_token, refresh_token: refreshed.refresh_token.as_deref() };
-    app.deliver.emit(socket, event::TOKEN_REFRESH, &answer);
+    app.deliver.emit(socket, event::TOKEN_REFRESH, &answer).await;
     session.renew(refreshed.identity, refreshed.refresh_token);
     Ok(())
 }
