@@ -74,11 +74,15 @@ fn welcome(io: SocketIo, socket: SocketRef, TryData(auth): TryData<Value>) -> Re
 }
 
 async fn serve() -> String {
+    serve_pinging(Duration::from_millis(300)).await
+}
+
+async fn serve_pinging(interval: Duration) -> String {
     if let Ok(url) = std::env::var("ROOMCAST_LOAD_TEST_URL") {
         return url;
     }
     let builder = SocketIo::builder()
-        .ping_interval(Duration::from_millis(300))
+        .ping_interval(interval)
         .ping_timeout(Duration::from_secs(3));
     let (layer, io) = builder.build_layer();
     let for_handlers = io.clone();
@@ -195,7 +199,10 @@ async fn refusals_are_told_apart() {
             panic!("not an HTTP error");
         };
         // The official server answers a refused websocket with 400 and only the text.
-        assert!(status == 403 && body.contains("code") || status == 400 && body == "nope", "{status} {body}");
+        assert!(
+            status == 403 && body.contains("code") || status == 400 && body == "nope",
+            "{status} {body}"
+        );
         let nobody = Client::builder("http://127.0.0.1:1")
             .transport(transport)
             .connect()
@@ -260,7 +267,8 @@ async fn a_connection_survives_its_pings() {
 
 #[tokio::test]
 async fn a_paused_client_reads_nothing_and_loses_nothing() {
-    let url = serve().await;
+    // socketioxide cuts a socket whose queue is full at the moment of a ping, so there is none meanwhile.
+    let url = serve_pinging(Duration::from_secs(30)).await;
     for transport in ALL {
         let client = Client::builder(&url)
             .transport(transport)
