@@ -83,7 +83,7 @@ impl Polling {
             let (packet, last) = match out {
                 Out::Text(text) => (text, false),
                 Out::Binary(bytes) => (format!("b{}", base64(&bytes)), false),
-                Out::Disconnect => (format!("41{SEPARATOR}1"), true),
+                Out::Disconnect => ("41".to_owned(), true),
             };
             if !body.is_empty() && body.len() + packet.len() + SEPARATOR.len_utf8() > self.max_payload {
                 self.post_body(std::mem::take(&mut body)).await?;
@@ -94,6 +94,9 @@ impl Polling {
             body.push_str(&packet);
             if last {
                 self.post_body(body).await?;
+                // In a body of its own, as the official client does: in one, the official server closes before it
+                // reads the goodbye. The session may be gone already.
+                let _ = self.post_body("1".to_owned()).await;
                 return Ok(true);
             }
         }
