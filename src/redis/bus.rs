@@ -36,7 +36,7 @@ pub enum BusItem {
 /// What the bus counts.
 #[derive(Clone)]
 pub struct BusMetrics {
-    /// Messages of live channels received.
+    /// Room events received.
     pub received: IntCounter,
     /// Messages lost in a local overflow, to be refilled.
     pub lagged: IntCounter,
@@ -184,12 +184,14 @@ async fn dispatch(tasks: &Tasks, news: &tokio::sync::watch::Sender<u64>, message
         return;
     };
     let Ok(room) = RoomId::new(room) else { return };
-    tasks.metrics.received.inc();
     let Some(payload) = message.value.as_str() else { return };
     let item = match payload.strip_prefix("! ") {
         Some(update) => BusItem::Update(room, update.to_owned()),
         None => match read_live(&payload) {
-            Some(event) => BusItem::Event(room, event),
+            Some(event) => {
+                tasks.metrics.received.inc();
+                BusItem::Event(room, event)
+            }
             None => {
                 tracing::error!(%room, "unreadable message on a live channel");
                 return;

@@ -1,8 +1,9 @@
 //! The handshake: who is connecting, and whether they may.
 //!
-//! socketioxide runs the middleware before the socket exists for the client, and the connect handler right after the
-//! CONNECT packet is queued. The handler is synchronous and registers everything before the client's first packet can be
-//! read; an asynchronous one would lose what a client sends at once.
+//! socketioxide queues the CONNECT packet and then calls the connect handler, while another task already reads what the
+//! client answers: an event that arrives in between finds no handler and is lost. So the handlers are registered by the
+//! middleware, before the client can know that it is connected, and events wait in the inbox until the connect handler
+//! opens it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -105,8 +106,11 @@ impl socketioxide::handler::ConnectMiddleware<Adapter, Self> for ConnectMiddlewa
         app.transports.set(socket.id, client.conn.clone());
         let checked = tokio::time::timeout(HANDSHAKE_MAX, check(app, &client, payload, proto2)).await;
         match checked.unwrap_or(Err(Refusal::Unavailable)) {
-            Ok(verified) => {
-                socket.extensions.insert(Arc::new(verified));
+            Ok(Verified { handshake, refreshed }) => {
+                let session = Arc::new(Session::new(app.clone(), socket.id, handshake));
+                socket.on_fallback(Inlet(session.clone()));
+                socket.on_disconnect(Outlet(session.clone()));
+                socket.extensions.insert(Arc::new(Admitted { session, refreshed }));
                 Ok(())
             }
             Err(refusal) => {
@@ -120,7 +124,13 @@ impl socketioxide::handler::ConnectMiddleware<Adapter, Self> for ConnectMiddlewa
 
 /// A verified handshake and the new tokens to tell.
 struct Verified {
-    handshake: std::sync::Mutex<Option<Handshake>>,
+    handshake: Handshake,
+    refreshed: Option<(String, Option<String>)>,
+}
+
+/// What the middleware hands to the connect handler.
+struct Admitted {
+    session: Arc<Session>,
     refreshed: Option<(String, Option<String>)>,
 }
 
@@ -169,7 +179,7 @@ async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2
     let rotated = refreshed.as_ref().and_then(|(_, rotated)| rotated.clone());
     let tokens = Tokens { refresh: rotated.unwrap_or(refresh) };
     let handshake = Handshake { identity, tokens, client: client.clone(), proto2, user_agent };
-    Ok(Verified { handshake: std::sync::Mutex::new(Some(handshake)), refreshed })
+    Ok(Verified { handshake, refreshed })
 }
 
 async fn banned(app: &App, client: &ClientInfo, reason: &'static str) -> Result<Verified, Refusal> {
@@ -187,29 +197,26 @@ fn close_refused(app: &Arc<App>, socket: &Socket) {
     });
 }
 
-/// The connect handler: synchronous, so that nothing a client sends at once is missed.
+/// The connect handler: the client is told, its events may begin.
 #[derive(Clone)]
 pub struct Connected(pub Arc<App>);
 
 impl ConnectHandler<Adapter, Self> for Connected {
     fn call(&self, socket: Socket, _auth: Option<Value>) {
         let app = &self.0;
-        let Some(verified) = socket.extensions.remove::<Arc<Verified>>() else { return };
-        let Some(handshake) = verified.handshake.lock().ok().and_then(|mut handshake| handshake.take()) else { return };
-        app.metrics.handshakes_total.inc([if verified.refreshed.is_some() { "refreshed" } else { "connected" }]);
-        let session = Arc::new(Session::new(app.clone(), socket.id, handshake));
-        socket.on_fallback(Inlet(session.clone()));
-        socket.on_disconnect(Outlet(session.clone()));
+        let Some(admitted) = socket.extensions.remove::<Arc<Admitted>>() else { return };
+        let Admitted { session, refreshed } = &*admitted;
+        app.metrics.handshakes_total.inc([if refreshed.is_some() { "refreshed" } else { "connected" }]);
         let user = session.identity().user;
         // Local: the adapter finds the socket here when another node emits to its user.
         socket.join(format!("user:{user}"));
         app.sockets.insert(socket.id, Live { session: session.clone(), socket: socket.clone() });
         app.metrics.connections.inc();
-        if let Some((access_token, refresh_token)) = &verified.refreshed {
+        if let Some((access_token, refresh_token)) = refreshed {
             let answer = TokenRefresh { access_token, refresh_token: refresh_token.as_deref() };
             app.deliver.emit_now(&socket, event::TOKEN_REFRESH, &answer);
         }
-        let _queued = Inbox::push(&session, &socket, Job::Connected);
+        Inbox::open(session, &socket);
     }
 }
 

@@ -52,11 +52,21 @@ pub struct Inbox {
 struct State {
     jobs: VecDeque<Job>,
     bytes: usize,
+    /// Whether the client was told that it is connected: nothing is done before, because nothing could be answered.
+    open: bool,
     running: bool,
     closed: bool,
 }
 
 impl Inbox {
+    /// Begins: first what follows from the connection itself, then what the client has sent meanwhile.
+    pub fn open(session: &Arc<Session>, socket: &Socket) {
+        let mut state = session.inbox.lock();
+        state.open = true;
+        state.jobs.push_front(Job::Connected);
+        state.start(session, socket);
+    }
+
     /// Queues a job and starts to drain if nobody does; `Err` gives an event back that found the queue full.
     pub fn push(session: &Arc<Session>, socket: &Socket, job: Job) -> Result<(), Box<Incoming>> {
         let mut state = session.inbox.lock();
@@ -77,10 +87,7 @@ impl Inbox {
             Job::Connected | Job::RoomsFetched(_) | Job::Evict { .. } => {}
         }
         state.jobs.push_back(job);
-        if !state.running {
-            state.running = true;
-            session.app.tracker.spawn(drain(session.clone(), socket.clone()));
-        }
+        state.start(session, socket);
         Ok(())
     }
 
@@ -103,6 +110,15 @@ impl Inbox {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn start(&mut self, session: &Arc<Session>, socket: &Socket) {
+        if self.open && !self.running {
+            self.running = true;
+            session.app.tracker.spawn(drain(session.clone(), socket.clone()));
+        }
     }
 }
 

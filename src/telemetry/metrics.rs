@@ -81,7 +81,7 @@ metrics! {
     events_total: Labelled<2> = labelled("roomcast_events_total", ["event", "result"], &EVENTS.map(|event| [event, "ok"]));
     /// Room events handed to sockets.
     deliveries_total: IntCounter = counter("roomcast_deliveries_total");
-    /// Messages received on the room bus.
+    /// Room events received on the bus.
     bus_messages_received_total: IntCounter = counter("roomcast_bus_messages_received_total");
     /// Times the bus receiver lost messages because it lagged.
     bus_lagged_total: IntCounter = counter("roomcast_bus_lagged_total");
