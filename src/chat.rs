@@ -53,7 +53,11 @@ impl Chat {
             metrics,
             limits: PostLimits { log_max_len: config.log_max_len, archive_max_len: config.archive_max_len },
             max_text: config.max_text,
-            checks: moka::future::Cache::builder().max_capacity(CHECKS_MAX).time_to_live(CHECK_TTL).build(),
+            checks: moka::future::Cache::builder()
+                .max_capacity(CHECKS_MAX)
+                .time_to_live(CHECK_TTL)
+                .support_invalidation_closures()
+                .build(),
             lists: DashMap::new(),
         }
     }

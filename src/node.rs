@@ -208,13 +208,13 @@ impl Node {
 
     /// Ends without a word, as a crash would: nothing is removed from Redis. For tests of what a crash leaves behind.
     pub fn crash(self) {
+        if let Some(Booted { app, .. }) = self.booted.get() {
+            app.crashed.store(true, std::sync::atomic::Ordering::Release);
+        }
         self.stop.cancel();
         self.stop_ops.cancel();
         for conn in self.connections.all() {
             conn.kill();
-        }
-        if let Some(Booted { app, .. }) = self.booted.get() {
-            app.crashed.store(true, std::sync::atomic::Ordering::Release);
         }
     }
 }

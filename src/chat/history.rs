@@ -1,5 +1,7 @@
 //! What was said before: from the log, and from the archive where the log ends.
 
+use std::collections::HashSet;
+
 use serde_json::value::RawValue;
 
 use super::feed::first_after;
@@ -122,13 +124,14 @@ impl Chat {
                     missing = Missing::Perhaps(Query { timestamp, oldmessage: None, newer: false });
                 }
             }
-            Some(Cursor::Time(ts)) => missing = below_floor(&page, *ts, None),
+            Some(Cursor::Time(ts)) => missing = below_floor(&page, *ts),
             Some(Cursor::Message(id)) => {
                 missing = match id.parse::<Position>() {
-                    Ok(position) if position.seq >= page.floor.seq => Missing::Nothing,
-                    Ok(position) => Missing::Surely(Query { timestamp: Some(position.ts), oldmessage: None, newer: true }),
-                    // An id of another making: only the archive knows where it is.
-                    Err(_) => Missing::Surely(Query { timestamp: None, oldmessage: Some(id.clone()), newer: true }),
+                    // A place of this log, unless it comes from a log of before.
+                    Ok(position) if page.floor.seq > 0 && position >= page.floor && position.seq >= page.floor.seq => Missing::Nothing,
+                    Ok(position) => below_floor(&page, position.ts),
+                    // An id of another making: only the archive knows where it is, if it still does.
+                    Err(_) => Missing::Perhaps(Query { timestamp: None, oldmessage: Some(id.clone()), newer: true }),
                 };
             }
             Some(Cursor::Event { epoch, seq, ts }) => {
@@ -137,7 +140,7 @@ impl Chat {
                     page = self.redis.read_log(room, After::Start, Take::Newest, PREVIOUS_MAX, exists).await?;
                 } else if *seq < page.floor.seq {
                     match ts {
-                        Some(ts) => missing = below_floor(&page, *ts, None),
+                        Some(ts) => missing = below_floor(&page, *ts),
                         None => recovered = false,
                     }
                 }
@@ -201,13 +204,13 @@ impl Chat {
             },
             Some(Cursor::Event { ts: None, .. }) => return Err(ChatError::BadPayload("`ts` is missing".into())),
         };
-        let Folded { messages, .. } = fold(Vec::new(), page.events);
-        let in_span = |message: &Message| match bound {
-            Some(bound) if newer => message.place > bound,
-            Some(bound) => message.place < bound,
-            None => true,
+        let in_span = |place: (UnixMs, u64)| match bound {
+            Some(bound) if newer => place > bound,
+            Some(bound) => place < bound,
+            // After an id of another making comes all of the log; before it comes nothing of it.
+            None => query.oldmessage.is_none() || newer,
         };
-        let in_log = messages.iter().filter(|message| in_span(message)).count();
+        let in_log = fold(Vec::new(), page.events.clone()).messages.iter().filter(|message| in_span(message.place)).count();
         let log_suffices = query.oldmessage.is_none()
             && if newer { bound.is_some_and(|bound| log_begin.is_some_and(|begin| bound >= begin)) } else { in_log >= MORE_MAX };
         let archived = if log_suffices {
@@ -221,7 +224,10 @@ impl Chat {
                 Err(error) => return Err(error.into()),
             }
         };
-        let all = merge(archived, messages, query.oldmessage.is_none().then_some(&in_span));
+        // The archive was asked for the span itself; of the log, which also brings changes, only the span is shown.
+        let archived_places: HashSet<_> = fold(archived.clone(), Vec::new()).messages.iter().map(|message| message.place).collect();
+        let mut all = fold(archived, page.events).messages;
+        all.retain(|message| archived_places.contains(&message.place) || in_span(message.place));
         Ok(if newer { all.into_iter().take(MORE_MAX).map(|message| message.json).collect() } else { newest(all, MORE_MAX) })
     }
 
@@ -243,20 +249,6 @@ impl Chat {
     }
 }
 
-/// Messages of the archive and of the log; the log is newer where both have one. Only the log's are cut to the span:
-/// the archive was asked for the span itself.
-fn merge(archived: Vec<Box<RawValue>>, log: Vec<Message>, in_span: Option<&impl Fn(&Message) -> bool>) -> Vec<Message> {
-    let mut all = fold(archived, Vec::new()).messages;
-    for message in log {
-        match all.binary_search_by_key(&message.place, |known| known.place) {
-            Ok(same) => all[same] = message,
-            Err(_) if in_span.is_some_and(|in_span| !in_span(&message)) => {}
-            Err(place) => all.insert(place, message),
-        }
-    }
-    all
-}
-
 fn newest(mut messages: Vec<Message>, max: usize) -> Vec<Box<RawValue>> {
     let cut = messages.len().saturating_sub(max);
     messages.drain(..cut);
@@ -264,8 +256,8 @@ fn newest(mut messages: Vec<Message>, max: usize) -> Vec<Box<RawValue>> {
 }
 
 /// What is missing below the log for a client that has everything up to `ts`.
-fn below_floor(page: &LogPage, ts: UnixMs, oldmessage: Option<String>) -> Missing {
-    let query = Query { timestamp: Some(ts), oldmessage, newer: true };
+fn below_floor(page: &LogPage, ts: UnixMs) -> Missing {
+    let query = Query { timestamp: Some(ts), oldmessage: None, newer: true };
     if page.floor.seq > 0 {
         return if ts < page.floor.ts { Missing::Surely(query) } else { Missing::Nothing };
     }

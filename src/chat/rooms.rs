@@ -157,6 +157,14 @@ impl Chat {
         })
     }
 
+    /// The room has changed: what was checked before does not count any more.
+    pub fn forget_checks(&self, room: &RoomId) {
+        let room = room.clone();
+        if let Err(error) = self.checks.invalidate_entries_if(move |(checked, _), _| *checked == room) {
+            tracing::error!(%error, "room checks not forgotten");
+        }
+    }
+
     /// Whether the user owns the room, where the room service names an owner.
     pub async fn owns_room(&self, identity: &Identity, room: &RoomId) -> Result<bool, ChatError> {
         let info = self.check_room(room, None).await?;
@@ -169,7 +177,7 @@ impl Chat {
             UpstreamError::Refused { .. } => ChatError::NotMember,
             error => error.into(),
         })?;
-        self.checks.invalidate(&(room.clone(), None)).await;
+        self.forget_checks(room);
         Ok(deleted)
     }
 }

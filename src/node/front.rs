@@ -28,6 +28,8 @@ use crate::socket::{App, ClientInfo, Conn};
 const SOCKET_PATH: &str = "/socket.io/";
 /// When to come back to a node that cannot serve now.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// When a page of a foreign origin may ask again: it takes a change of the settings.
+const FOREIGN_ORIGIN_RETRY: Duration = Duration::from_secs(60);
 /// Headers that Socket.IO and its transports read; the socket keeps the request's head for life.
 const KEPT_HEADERS: [HeaderName; 10] = [
     header::HOST,
@@ -153,7 +155,7 @@ impl State {
         let refuse = |status, code, message, retry_after| Err(Refusal { status, code, message, retry_after });
         if bad_origin {
             // No strike: any web page can cause this in a visitor's browser.
-            return refuse(StatusCode::FORBIDDEN, "origin", "this origin may not connect; see CORS_ORIGINS", None);
+            return refuse(StatusCode::FORBIDDEN, "origin", "this origin may not connect; see CORS_ORIGINS", Some(FOREIGN_ORIGIN_RETRY));
         }
         if request.method() == Method::OPTIONS {
             return Ok(Response::builder().status(StatusCode::NO_CONTENT).body(Body::empty()).unwrap_or_default());
@@ -175,7 +177,7 @@ impl State {
                     return refuse(StatusCode::BAD_REQUEST, "session_closed", "this session was closed; connect again", None);
                 }
                 if query_value(query, "transport") == Some("websocket") {
-                    app.transports.replace(sid, conn.clone());
+                    app.transports.upgrade(sid, conn.clone());
                 }
             }
             Some(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "bad_request", "unknown session", None),

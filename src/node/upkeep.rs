@@ -51,6 +51,7 @@ pub async fn keep(app: Arc<App>, health: Health) {
             flush(&app).await;
             retry_lists(&app);
             app.chat.sweep_lists();
+            app.transports.sweep(|sid| app.sockets.contains_key(&sid));
         }
         if renewed.elapsed() >= RENEW && connected {
             renewed = Instant::now();
@@ -116,7 +117,7 @@ pub async fn flush(app: &Arc<App>) {
 /// Room lists that could not be fetched when their sockets connected.
 fn retry_lists(app: &App) {
     for Live { session, socket } in app.live() {
-        if !session.rooms.was_fetched() {
+        if !session.rooms.was_fetched() && session.cut_reason().is_none() {
             session.refresh_rooms(&socket);
         }
     }

@@ -133,7 +133,7 @@ impl Redis {
 
     /// A connection for calls that belong to no room.
     pub(super) fn any(&self) -> Result<&Client, RedisError> {
-        self.ready(&self.clients[0])
+        self.clients.iter().find(|client| client.is_connected()).ok_or(RedisError::Unavailable)
     }
 
     /// Calls on a connection that is away are refused at once, unsent, instead of being sent late.

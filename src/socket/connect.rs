@@ -21,7 +21,7 @@ use super::protocol::{TokenRefresh, event};
 use super::session::{ClientInfo, Handshake, Session, Tokens};
 use super::{App, Live, Socket};
 use crate::auth::{RefreshError, VerifyError};
-use crate::model::Identity;
+use crate::model::{Identity, Scope};
 use crate::redis::Adapter;
 
 type Refused = Box<dyn fmt::Display + Send>;
@@ -103,7 +103,7 @@ impl socketioxide::handler::ConnectMiddleware<Adapter, Self> for ConnectMiddlewa
             Ok(TryData(Err(_))) | Err(_) => AuthPayload::default(),
         };
         let proto2 = payload.proto == 2;
-        app.transports.set(socket.id, client.conn.clone());
+        app.transports.begin(socket.id, client.conn.clone());
         let checked = tokio::time::timeout(HANDSHAKE_MAX, check(app, &client, payload, proto2)).await;
         match checked.unwrap_or(Err(Refusal::Unavailable)) {
             Ok(Verified { handshake, refreshed }) => {
@@ -148,7 +148,11 @@ async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2
     let is_user = |identity: &Identity| identity.username.to_lowercase() == username.to_lowercase();
     let (identity, refreshed) = match app.auth.verify(&access).await {
         Ok(identity) if is_user(&identity) => (identity, None),
-        Ok(_) => return banned(app, client, "username").await,
+        Ok(identity) => {
+            // The token was verified: its session is what is misused, not the address.
+            app.guard.block(&Scope::of(&identity), "username").await;
+            return Err(Refusal::Banned);
+        }
         Err(VerifyError::Unavailable(reason)) => {
             tracing::warn!(reason, "handshake refused: tokens cannot be verified");
             return Err(Refusal::Unavailable);

@@ -71,11 +71,13 @@ fn carry_out(app: &App, act: &Act) {
             }
         }
         Act::Evict { user, room } => {
+            app.chat.forget_checks(room);
             for live in live.iter().filter(|live| live.session.identity().user == *user) {
                 evict(live, room, false);
             }
         }
         Act::RoomGone { room } => {
+            app.chat.forget_checks(room);
             for live in live.iter().filter(|live| live.session.belongs_to(room)) {
                 evict(live, room, true);
             }

@@ -52,11 +52,7 @@ pub struct Event {
 fn split(packet: &Value) -> Option<(Cow<'_, str>, Option<&RawValue>)> {
     #[derive(Deserialize)]
     struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-    let Value::Str(text, attachments) = packet else { return None };
-    // Binary attachments are no part of the contract; their placeholders would be stored instead of them.
-    if attachments.as_ref().is_some_and(|attachments| !attachments.is_empty()) {
-        return None;
-    }
+    let Value::Str(text, _) = packet else { return None };
     let arguments: Vec<&RawValue> = serde_json::from_str(text.as_str()).ok()?;
     let name: Name<'_> = serde_json::from_str(arguments.first()?.get()).ok()?;
     Some((name.0, arguments.get(1).copied()))
@@ -71,6 +67,10 @@ impl Event {
 
     /// The object that the event carries.
     pub fn payload(&self) -> Result<Payload<'_>, ChatError> {
+        if matches!(&self.packet, Value::Str(_, Some(attachments)) if !attachments.is_empty()) {
+            // Their placeholders would be stored instead of them.
+            return Err(ChatError::BadPayload("binary attachments are not supported".into()));
+        }
         let missing = || ChatError::BadPayload("the payload must be an object".into());
         let raw = split(&self.packet).and_then(|(_, payload)| payload).ok_or_else(missing)?;
         Payload::parse(raw)

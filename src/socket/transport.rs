@@ -46,6 +46,11 @@ impl Conn {
         }
     }
 
+    /// Whether the connection still exists.
+    pub fn is_open(&self) -> bool {
+        self.stream.strong_count() > 0
+    }
+
     /// Whether [`Self::kill`] was called.
     pub fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
@@ -78,18 +83,23 @@ pub struct Transports {
 }
 
 impl Transports {
-    /// The socket is on this connection now: at the handshake, and again when it upgrades from polling.
-    pub fn set(&self, sid: Sid, conn: Arc<Conn>) {
-        self.by_sid.insert(sid, conn);
+    /// The socket began on this connection; a connection it has upgraded to meanwhile stays.
+    pub fn begin(&self, sid: Sid, conn: Arc<Conn>) {
+        self.by_sid.entry(sid).or_insert(conn);
     }
 
-    /// An upgrade: replaces the connection of a socket that is known.
-    pub fn replace(&self, sid: Sid, conn: Arc<Conn>) {
-        if let Some(mut known) = self.by_sid.get_mut(&sid)
-            && !known.is_killed()
-        {
+    /// The socket upgrades to this connection, which may happen before its handshake is done. One that was closed by us
+    /// stays closed.
+    pub fn upgrade(&self, sid: Sid, conn: Arc<Conn>) {
+        let mut known = self.by_sid.entry(sid).or_insert_with(|| conn.clone());
+        if !known.is_killed() {
             *known = conn;
         }
+    }
+
+    /// Forgets connections that ended without ever having had a socket, such as upgrades of invented sessions.
+    pub fn sweep(&self, is_socket: impl Fn(Sid) -> bool) {
+        self.by_sid.retain(|sid, conn| conn.is_open() || is_socket(*sid));
     }
 
     /// The socket is gone.

@@ -92,6 +92,9 @@ pub async fn closed(session: &Arc<Session>, socket: &Socket, reason: DisconnectR
     app.sockets.remove(&socket.id);
     app.transports.remove(socket.id);
     app.metrics.connections.dec();
+    if app.crashed.load(std::sync::atomic::Ordering::Acquire) {
+        return;
+    }
     let reason = session.cut_reason().unwrap_or_else(|| format!("{reason:?}"));
     // Without Redis the entries stay under the node's name; the sweep, or the reaper of another node, removes them.
     if let Err(error) = app.redis.unregister_socket(&app.node.get(), &owned).await {
