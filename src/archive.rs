@@ -29,7 +29,12 @@ pub struct Archiver {
 impl Archiver {
     /// An archiver under a name of its own.
     pub fn new(redis: Redis, upstream: Arc<Upstream>, metrics: Arc<Metrics>) -> Self {
-        Self { redis, upstream, metrics, worker: format!("{:016x}", rand::random::<u64>()) }
+        Self {
+            redis,
+            upstream,
+            metrics,
+            worker: format!("{:016x}", rand::random::<u64>()),
+        }
     }
 
     /// Runs until cancelled.
@@ -51,7 +56,9 @@ impl Archiver {
     /// One batch of each partition with events; returns how many were saved.
     async fn round(&self) -> Result<usize, ArchiveError> {
         let backlog = self.redis.archive_backlog().await?;
-        self.metrics.archive_backlog.set(i64::try_from(backlog.iter().sum::<u64>()).unwrap_or(i64::MAX));
+        self.metrics
+            .archive_backlog
+            .set(i64::try_from(backlog.iter().sum::<u64>()).unwrap_or(i64::MAX));
         let mut saved = 0;
         for (partition, waiting) in (0u16..).zip(backlog) {
             if waiting > 0 && self.redis.lease_archive(partition, &self.worker, LEASE).await? {

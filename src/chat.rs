@@ -51,7 +51,10 @@ impl Chat {
             redis,
             upstream,
             metrics,
-            limits: PostLimits { log_max_len: config.log_max_len, archive_max_len: config.archive_max_len },
+            limits: PostLimits {
+                log_max_len: config.log_max_len,
+                archive_max_len: config.archive_max_len,
+            },
             max_text: config.max_text,
             checks: moka::future::Cache::builder()
                 .max_capacity(CHECKS_MAX)

@@ -156,6 +156,8 @@ settings! {
     drain_notice: Millis = "0s" => "ROOMCAST_DRAIN_NOTICE";
     /// Over how long a stopping node spreads the closing of its connections.
     drain_spread: Millis = "5s" => "ROOMCAST_DRAIN_SPREAD";
+    /// Bearer token of `/admin` on the operations listener; unset: `/admin` is not there.
+    admin_token: Option<Secret> => "ROOMCAST_ADMIN_TOKEN";
     /// The beginning of a text that asks for a reply of the model.
     gpt_mention: String = "@gpt" => "GPT_MENTION";
     /// Log filter, in the syntax of tracing's `EnvFilter`.

@@ -43,7 +43,10 @@ pub struct DemoArgs {
 /// Runs the demo until a signal; nothing stays behind.
 pub async fn run(args: DemoArgs, source: &Source) -> Result<(), CliError> {
     let filter: String = source.setting("ROOMCAST_LOG", Some("warn"))?;
-    logging::init_with(&filter, source.setting::<LogFormat>("ROOMCAST_LOG_FORMAT", Some("text"))?)?;
+    logging::init_with(
+        &filter,
+        source.setting::<LogFormat>("ROOMCAST_LOG_FORMAT", Some("text"))?,
+    )?;
     let mut signals = Signals::listen().map_err(|error| CliError::Internal(error.to_string()))?;
     let folder = Folder::create()?;
     tokio::select! {
@@ -57,9 +60,16 @@ pub async fn run(args: DemoArgs, source: &Source) -> Result<(), CliError> {
 
 async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
     let address = |offset: u16| {
-        args.port_base.checked_add(offset).map(|port| SocketAddr::new(args.host, port)).ok_or_else(|| {
-            CliError::Config(ConfigError::new("--port-base", "leaves no room for the other ports", "use at most 65000"))
-        })
+        args.port_base
+            .checked_add(offset)
+            .map(|port| SocketAddr::new(args.host, port))
+            .ok_or_else(|| {
+                CliError::Config(ConfigError::new(
+                    "--port-base",
+                    "leaves no room for the other ports",
+                    "use at most 65000",
+                ))
+            })
     };
     let (mut redis, redis_url) = start_redis(folder).await?;
 
@@ -118,25 +128,51 @@ async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
 fn print_welcome(args: &DemoArgs, nodes: &[Node], worker: &Worker, backend: SocketAddr, redis_url: &str) {
     println!("roomcast demo\n");
     for (number, node) in nodes.iter().enumerate() {
-        println!("  node {number}    http://{}    operations http://{}", node.address, node.ops_address);
+        println!(
+            "  node {number}    http://{}    operations http://{}",
+            node.address, node.ops_address
+        );
     }
-    println!("  worker                               operations http://{}", worker.ops_address);
+    println!(
+        "  worker                               operations http://{}",
+        worker.ops_address
+    );
     println!("  backend   http://{backend}    POST /login {{\"username\":\"user0\"}}");
     println!("  Redis     {redis_url}");
-    println!("\n{} users (user0..), {} rooms (room-0..); user i is in room-(i mod {}).", args.seed_users, args.seed_rooms, args.seed_rooms);
+    println!(
+        "\n{} users (user0..), {} rooms (room-0..); user i is in room-(i mod {}).",
+        args.seed_users, args.seed_rooms, args.seed_rooms
+    );
     println!("\nChat from a terminal, each in its own (needs `npm install` in tests/e2e once):\n");
     for (number, node) in nodes.iter().take(2).enumerate() {
         let user = number as u32 * args.seed_rooms.max(1);
-        println!("  node tests/e2e/chat.mjs http://{} http://{backend} user{user} room-0", node.address);
+        println!(
+            "  node tests/e2e/chat.mjs http://{} http://{backend} user{user} room-0",
+            node.address
+        );
     }
     println!("\nCtrl-C ends everything and leaves nothing behind.");
 }
 
 async fn start_redis(folder: &Path) -> Result<(Child, String), CliError> {
     // Asking the system for a free port and giving it back is a race that only another local process could win.
-    let port = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?.local_addr().map_err(|error| CliError::Internal(error.to_string()))?.port();
+    let port = bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+        .await?
+        .local_addr()
+        .map_err(|error| CliError::Internal(error.to_string()))?
+        .port();
     let child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+        ])
         .arg(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -145,7 +181,11 @@ async fn start_redis(folder: &Path) -> Result<(Child, String), CliError> {
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| CliError::Unavailable(format!("redis-server cannot be started ({error}); install it, for example with `apt-get install redis-server`")))?;
+        .map_err(|error| {
+            CliError::Unavailable(format!(
+                "redis-server cannot be started ({error}); install it, for example with `apt-get install redis-server`"
+            ))
+        })?;
     let until = tokio::time::Instant::now() + START_MAX;
     while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
         if tokio::time::Instant::now() > until {
@@ -158,7 +198,11 @@ async fn start_redis(folder: &Path) -> Result<(Child, String), CliError> {
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {
     TcpListener::bind(address).await.map_err(|error| {
-        CliError::Config(ConfigError::new("--port-base", format!("cannot use {address}: {error}"), "choose other ports with --port-base"))
+        CliError::Config(ConfigError::new(
+            "--port-base",
+            format!("cannot use {address}: {error}"),
+            "choose other ports with --port-base",
+        ))
     })
 }
 
@@ -168,7 +212,8 @@ struct Folder(std::path::PathBuf);
 impl Folder {
     fn create() -> Result<Self, CliError> {
         let path = std::env::temp_dir().join(format!("roomcast-demo-{:016x}", rand::random::<u64>()));
-        std::fs::create_dir_all(&path).map_err(|error| CliError::Internal(format!("cannot make {}: {error}", path.display())))?;
+        std::fs::create_dir_all(&path)
+            .map_err(|error| CliError::Internal(format!("cannot make {}: {error}", path.display())))?;
         Ok(Self(path))
     }
 

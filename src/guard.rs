@@ -108,7 +108,11 @@ impl Guard {
                 self.metrics.blocks_total.inc([reason]);
                 tracing::info!(%scope, reason, "blocked");
                 let blocked_for_ms = u64::try_from(self.block.as_millis()).ok();
-                let act = Act::Cut { scope: scope.to_string(), code: reason.to_owned(), blocked_for_ms };
+                let act = Act::Cut {
+                    scope: scope.to_string(),
+                    code: reason.to_owned(),
+                    blocked_for_ms,
+                };
                 if let Err(error) = self.redis.publish_act(&act).await {
                     tracing::warn!(%scope, %error, "the block was not announced");
                 }
@@ -128,7 +132,11 @@ impl Guard {
     }
 
     /// Counts a token request of an address; over the limit the address (or the session, by setting) is blocked.
-    pub async fn count_token_request(&self, address: ClientAddress, identity: &Identity) -> Result<TokenRequest, RedisError> {
+    pub async fn count_token_request(
+        &self,
+        address: ClientAddress,
+        identity: &Identity,
+    ) -> Result<TokenRequest, RedisError> {
         let (count, _left) = self.redis.count_token_request(address.ip, self.token_window).await?;
         if count <= self.token_requests || self.is_exempt(address) {
             return Ok(TokenRequest::Allowed);

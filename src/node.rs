@@ -22,7 +22,7 @@ use crate::auth::Auth;
 use crate::chat::Chat;
 use crate::config::{Config, ConfigError};
 use crate::guard::Guard;
-use crate::ops::{self, Health};
+use crate::ops::{self, Admin, Health};
 use crate::redis::{Adapter, BusMetrics, Redis};
 use crate::socket::{App, ConnectMiddleware, Connected, Deliver, NodeName, Transports, follow_control};
 use crate::telemetry::Metrics;
@@ -46,7 +46,9 @@ pub enum NodeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// An address cannot be used.
-    #[error("cannot listen on {0}: {1}; is another process on this port? change ROOMCAST_LISTEN or ROOMCAST_OPS_LISTEN")]
+    #[error(
+        "cannot listen on {0}: {1}; is another process on this port? change ROOMCAST_LISTEN or ROOMCAST_OPS_LISTEN"
+    )]
     Listen(SocketAddr, std::io::Error),
     /// Something that must work does not.
     #[error("cannot start: {0}")]
@@ -95,13 +97,26 @@ impl Node {
 
         let health = Health::new(&["redis"]);
         let (stop, stop_ops, tracker) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let admin = config.admin_token.clone().map(|token| Admin::new(redis.clone(), token));
         let ops_stopped = stop_ops.clone().cancelled_owned();
-        tracker.spawn(log_end("ops listener", ops::serve(ops_listener, health.clone(), metrics.clone(), ops_stopped)));
+        tracker.spawn(log_end(
+            "ops listener",
+            ops::serve(ops_listener, health.clone(), metrics.clone(), admin, ops_stopped),
+        ));
 
         let connections = Arc::new(Connections::default());
         let front = Front::new(&config);
-        let limits = AcceptLimits { header_timeout: *config.header_timeout };
-        tracker.spawn(accept::accept(listener, connections.clone(), limits, front.clone(), tracker.clone(), stop.clone()));
+        let limits = AcceptLimits {
+            header_timeout: *config.header_timeout,
+        };
+        tracker.spawn(accept::accept(
+            listener,
+            connections.clone(),
+            limits,
+            front.clone(),
+            tracker.clone(),
+            stop.clone(),
+        ));
         tracker.spawn(connections.clone().watch(*config.write_stall, stop.clone()));
 
         let (fail, failed) = tokio::sync::watch::channel(None);
@@ -234,7 +249,17 @@ struct Boot {
 
 impl Boot {
     async fn run(self, slot: &std::sync::OnceLock<Booted>) -> Result<(), NodeError> {
-        let Self { config, redis, upstream, auth, metrics, health, front, tracker, stop } = self;
+        let Self {
+            config,
+            redis,
+            upstream,
+            auth,
+            metrics,
+            health,
+            front,
+            tracker,
+            stop,
+        } = self;
         health.set("redis", Err("not connected yet"));
         redis.wait_connected().await;
         redis.check_server().await?;
@@ -243,10 +268,17 @@ impl Boot {
             lagged: metrics.bus_lagged_total.clone(),
             resubscribes: metrics.bus_resubscribes_total.clone(),
         };
-        let shards = std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
+        let shards = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(SHARDS_MAX);
         let (bus, items) = redis.start_bus(shards, bus_metrics);
         let transports = Arc::new(Transports::default());
-        let deliver = Arc::new(Deliver::new(bus.clone(), transports.clone(), metrics.clone(), tracker.clone()));
+        let deliver = Arc::new(Deliver::new(
+            bus.clone(),
+            transports.clone(),
+            metrics.clone(),
+            tracker.clone(),
+        ));
         let chat = Arc::new(Chat::new(&config, redis.clone(), upstream, metrics.clone()));
         let app = Arc::new(App {
             chat: chat.clone(),
@@ -267,9 +299,15 @@ impl Boot {
             crashed: std::sync::atomic::AtomicBool::new(false),
         });
         for (index, shard) in items.into_iter().enumerate() {
-            tracker.spawn(until(stop.clone(), deliver.clone().run(chat.clone(), shard, index == 0)));
+            tracker.spawn(until(
+                stop.clone(),
+                deliver.clone().run(chat.clone(), shard, index == 0),
+            ));
         }
-        let adapter = redis.adapter().await.map_err(|error| NodeError::Start(format!("adapter: {error}")))?;
+        let adapter = redis
+            .adapter()
+            .await
+            .map_err(|error| NodeError::Start(format!("adapter: {error}")))?;
         let (service, io) = SocketIo::builder()
             .ping_interval(*config.ping_interval)
             .ping_timeout(*config.ping_timeout)
@@ -286,7 +324,10 @@ impl Boot {
         io.ns("/", Connected(app.clone()).with(ConnectMiddleware(app.clone())))
             .await
             .map_err(|error| NodeError::Start(format!("namespace: {error}")))?;
-        app.redis.announce_node(&app.node.get()).await.map_err(|error| NodeError::Start(error.to_string()))?;
+        app.redis
+            .announce_node(&app.node.get())
+            .await
+            .map_err(|error| NodeError::Start(error.to_string()))?;
         tracker.spawn(follow_control(app.clone(), bus.control(), stop.clone()));
         tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), health.clone())));
         tracker.spawn(until(stop, upkeep::reap(app.clone())));
@@ -299,8 +340,12 @@ impl Boot {
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
-    let listener = TcpListener::bind(address).await.map_err(|error| NodeError::Listen(address, error))?;
-    let bound = listener.local_addr().map_err(|error| NodeError::Listen(address, error))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| NodeError::Listen(address, error))?;
+    let bound = listener
+        .local_addr()
+        .map_err(|error| NodeError::Listen(address, error))?;
     Ok((listener, bound))
 }
 

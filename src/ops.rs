@@ -1,5 +1,6 @@
 //! The listener for operators: liveness, readiness, metrics.
 
+mod admin;
 mod health;
 
 use std::future::{Future, IntoFuture as _};
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 
 use crate::telemetry::Metrics;
 
+pub use admin::Admin;
 pub use health::Health;
 
 /// How long answers may still take once the listener stops: a scraper that hangs must not hold up the exit.
@@ -27,8 +29,9 @@ struct Ops {
     metrics: Arc<Metrics>,
 }
 
-/// `/livez`, `/readyz` and `/metrics`; everything else, `/admin` without its token included, is not there.
-pub fn router(health: Health, metrics: Arc<Metrics>) -> Router {
+/// `/livez`, `/readyz`, `/metrics`, and `/admin` where it is set up; everything else is not there.
+pub fn router(health: Health, metrics: Arc<Metrics>, admin: Option<Admin>) -> Router {
+    let admin = admin.map(Admin::router).unwrap_or_default();
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -36,6 +39,7 @@ pub fn router(health: Health, metrics: Arc<Metrics>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(Ops { health, metrics })
+        .merge(admin)
 }
 
 /// Answers on `listener` until `shutdown` resolves, and a little longer for requests under way.
@@ -43,10 +47,11 @@ pub async fn serve(
     listener: TcpListener,
     health: Health,
     metrics: Arc<Metrics>,
+    admin: Option<Admin>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(listener, router(health, metrics)).with_graceful_shutdown(async move {
+    let server = axum::serve(listener, router(health, metrics, admin)).with_graceful_shutdown(async move {
         shutdown.await;
         // The receiver is gone only when this future is.
         let _ = stopping.send(());
@@ -87,7 +92,7 @@ async fn not_found() -> Response {
 }
 
 async fn method_not_allowed() -> Response {
-    let body = json!({"code": "bad_payload", "message": "only GET is answered here"});
+    let body = json!({"code": "bad_payload", "message": "this method is not answered here"});
     (StatusCode::METHOD_NOT_ALLOWED, Json(body)).into_response()
 }
 
@@ -105,7 +110,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = tokio::sync::oneshot::channel();
-        let server = serve(listener, health.clone(), metrics.clone(), async {
+        let server = serve(listener, health.clone(), metrics.clone(), None, async {
             let _ = stopped.await;
         });
         Served {

@@ -89,7 +89,9 @@ impl App {
     /// Closes every socket's transport, spread evenly: clients come back elsewhere by themselves.
     pub async fn drain(&self, spread: std::time::Duration) {
         let sockets = self.live();
-        let slices = u32::try_from(spread.as_millis() / SLICE.as_millis()).unwrap_or(u32::MAX).max(1);
+        let slices = u32::try_from(spread.as_millis() / SLICE.as_millis())
+            .unwrap_or(u32::MAX)
+            .max(1);
         let size = sockets.len().div_ceil(slices as usize).max(1);
         for (index, slice) in sockets.chunks(size).enumerate() {
             if index > 0 {

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::archive::Archiver;
 use crate::config::Config;
 use crate::node::NodeError;
-use crate::ops::{self, Health};
+use crate::ops::{self, Admin, Health};
 use crate::redis::Redis;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
@@ -40,29 +40,49 @@ impl Worker {
         let redis = Redis::start(&config)?;
         let upstream = Upstream::new(&config).map_err(|error| NodeError::Start(error.to_string()))?;
         let upstream = Arc::new(upstream.with_metrics(metrics.clone()));
-        let listener =
-            TcpListener::bind(config.ops_listen).await.map_err(|error| NodeError::Listen(config.ops_listen, error))?;
-        let ops_address = listener.local_addr().map_err(|error| NodeError::Listen(config.ops_listen, error))?;
+        let listener = TcpListener::bind(config.ops_listen)
+            .await
+            .map_err(|error| NodeError::Listen(config.ops_listen, error))?;
+        let ops_address = listener
+            .local_addr()
+            .map_err(|error| NodeError::Listen(config.ops_listen, error))?;
 
         let (health, stop, tracker) = (Health::new(&["redis"]), CancellationToken::new(), TaskTracker::new());
+        let admin = config.admin_token.clone().map(|token| Admin::new(redis.clone(), token));
         let stopped = stop.clone().cancelled_owned();
-        let ops = ops::serve(listener, health.clone(), metrics.clone(), stopped);
+        let ops = ops::serve(listener, health.clone(), metrics.clone(), admin, stopped);
         tracker.spawn(async move {
             if let Err(error) = ops.await {
                 tracing::error!(%error, "ops listener failed");
             }
         });
         let archiver = Archiver::new(redis.clone(), upstream, metrics.clone());
-        tracker.spawn(stop.clone().run_until_cancelled_owned(async move { archiver.run().await }));
+        tracker.spawn(
+            stop.clone()
+                .run_until_cancelled_owned(async move { archiver.run().await }),
+        );
         let watched = redis.clone();
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
             loop {
-                health.set("redis", if watched.is_connected() { Ok(()) } else { Err("not reachable") });
+                health.set(
+                    "redis",
+                    if watched.is_connected() {
+                        Ok(())
+                    } else {
+                        Err("not reachable")
+                    },
+                );
                 tokio::time::sleep(HEALTH_PERIOD).await;
             }
         }));
         tracing::info!(%ops_address, "worker runs");
-        Ok(Self { ops_address, metrics, redis, tracker, stop })
+        Ok(Self {
+            ops_address,
+            metrics,
+            redis,
+            tracker,
+            stop,
+        })
     }
 
     /// Ends the consumers; what they had not finished stays in its stream.

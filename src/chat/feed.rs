@@ -58,7 +58,13 @@ pub struct Feed<K, M> {
 
 impl<K: Hash + Eq + Clone, M> Default for Feed<K, M> {
     fn default() -> Self {
-        Self { epoch: Epoch::default(), top: None, seen: 0, filling: false, members: HashMap::new() }
+        Self {
+            epoch: Epoch::default(),
+            top: None,
+            seen: 0,
+            filling: false,
+            members: HashMap::new(),
+        }
     }
 }
 
@@ -87,7 +93,11 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
 
     /// Events may be missing at the end: fill once, whatever was seen.
     pub fn suspect_gap(&mut self) -> Offer {
-        if self.top.is_none() { Offer::Skip } else { self.start_fill() }
+        if self.top.is_none() {
+            Offer::Skip
+        } else {
+            self.start_fill()
+        }
     }
 
     fn start_fill(&mut self) -> Offer {
@@ -151,13 +161,22 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
             self.top = Some(page.top);
             self.epoch = page.epoch.clone();
         }
-        self.members.insert(key, Member { handle, at, live: false });
+        self.members.insert(
+            key,
+            Member {
+                handle,
+                at,
+                live: false,
+            },
+        );
     }
 
     /// Makes a member live when it stands where the feed stands; `false` when it has to read on.
     pub fn go_live(&mut self, key: &K, at: Position) -> bool {
         let top = self.top();
-        let Some(member) = self.members.get_mut(key) else { return true };
+        let Some(member) = self.members.get_mut(key) else {
+            return true;
+        };
         member.at = at;
         member.live = at.seq >= top.seq;
         member.live
@@ -166,16 +185,21 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
     /// Members that get the event which [`Self::top`] has just reached.
     pub fn live_members(&mut self) -> impl Iterator<Item = (&K, &mut Member<M>)> {
         let top = self.top.unwrap_or_default();
-        self.members.iter_mut().filter(move |(_, member)| member.live && member.at.seq < top.seq)
+        self.members
+            .iter_mut()
+            .filter(move |(_, member)| member.live && member.at.seq < top.seq)
     }
 
     /// Members that do not stand where a page has put the feed: they are put there and must be told of the break.
     pub fn displaced_members(&mut self) -> impl Iterator<Item = (&K, &mut Member<M>)> {
         let top = self.top();
-        self.members.iter_mut().filter(move |(_, member)| member.at.seq != top.seq).map(move |(key, member)| {
-            member.at = top;
-            (key, member)
-        })
+        self.members
+            .iter_mut()
+            .filter(move |(_, member)| member.at.seq != top.seq)
+            .map(move |(key, member)| {
+                member.at = top;
+                (key, member)
+            })
     }
 
     /// Every member.
@@ -224,9 +248,15 @@ mod tests {
     fn page(epochs: &[(&str, Seq)], floor: Seq, events: Vec<RoomEvent>, top: Seq) -> LogPage {
         LogPage {
             epoch: Epoch::from(epochs.last().unwrap().0),
-            epochs: epochs.iter().map(|(epoch, first)| (Epoch::from(*epoch), *first)).collect(),
+            epochs: epochs
+                .iter()
+                .map(|(epoch, first)| (Epoch::from(*epoch), *first))
+                .collect(),
             top: Position { ts: top * 10, seq: top },
-            floor: Position { ts: floor * 10, seq: floor },
+            floor: Position {
+                ts: floor * 10,
+                seq: floor,
+            },
             deleted: false,
             more: false,
             events,
@@ -287,11 +317,17 @@ mod tests {
     fn a_lost_tail_is_told_from_a_clean_restart() {
         let mut feed = feed_at(4);
         assert_eq!(feed.offer(&event("b", 5)), Offer::Fill);
-        assert_eq!(feed.check_page(&page(&[("a", 1), ("b", 5)], 0, vec![event("b", 5)], 5)), Fill::Continues);
+        assert_eq!(
+            feed.check_page(&page(&[("a", 1), ("b", 5)], 0, vec![event("b", 5)], 5)),
+            Fill::Continues
+        );
 
         let mut feed = feed_at(4);
         assert_eq!(feed.offer(&event("b", 3)), Offer::Fill);
-        assert_eq!(feed.check_page(&page(&[("a", 1), ("b", 3)], 0, vec![], 3)), Fill::LostTail(2));
+        assert_eq!(
+            feed.check_page(&page(&[("a", 1), ("b", 3)], 0, vec![], 3)),
+            Fill::LostTail(2)
+        );
         assert_eq!(feed.top().seq, 2);
 
         let mut feed = feed_at(4);
@@ -303,7 +339,10 @@ mod tests {
     fn a_hole_below_the_floor_is_reported() {
         let mut feed = feed_at(4);
         feed.suspect_gap();
-        assert_eq!(feed.check_page(&page(&[("a", 1)], 9, vec![event("a", 10)], 10)), Fill::BelowFloor);
+        assert_eq!(
+            feed.check_page(&page(&[("a", 1)], 9, vec![event("a", 10)], 10)),
+            Fill::BelowFloor
+        );
         assert!(feed.advance(&event("a", 10)));
     }
 }

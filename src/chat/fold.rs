@@ -51,7 +51,15 @@ pub fn fold(archived: Vec<Box<RawValue>>, events: Vec<RoomEvent>) -> Folded {
         match event.kind {
             EventKind::Message | EventKind::Gpt => {
                 let place = (event.position.ts, event.position.seq);
-                insert(&mut slots, &mut by_id, id, Message { place, json: event.json });
+                insert(
+                    &mut slots,
+                    &mut by_id,
+                    id,
+                    Message {
+                        place,
+                        json: event.json,
+                    },
+                );
             }
             EventKind::Edit => match by_id.get(&id).map(|slot| &mut slots[*slot]) {
                 Some(Some(message)) => {
@@ -120,7 +128,11 @@ mod tests {
         let json = format!(
             r#"{{"own":{seq},"message":"{text}","kind":"{}","id":"{id}","timestamp":{seq}0,"ts":{seq}0,"seq":{seq},"epoch":"e"{}}}"#,
             kind.as_str(),
-            if kind == EventKind::Edit { format!(",\"rev\":{seq}") } else { String::new() }
+            if kind == EventKind::Edit {
+                format!(",\"rev\":{seq}")
+            } else {
+                String::new()
+            }
         );
         RoomEvent {
             position: Position { ts: seq * 10, seq },
@@ -133,7 +145,12 @@ mod tests {
     #[test]
     fn edits_are_applied_and_deleted_messages_are_left_out() {
         let folded = fold(
-            vec![RawValue::from_string(r#"{"id":"old","timestamp":"1970-01-01T00:00:00.001Z","message":"before"}"#.into()).unwrap()],
+            vec![
+                RawValue::from_string(
+                    r#"{"id":"old","timestamp":"1970-01-01T00:00:00.001Z","message":"before"}"#.into(),
+                )
+                .unwrap(),
+            ],
             vec![
                 event(1, EventKind::Message, "10-1", "one"),
                 event(2, EventKind::Message, "20-2", "two"),
@@ -143,7 +160,11 @@ mod tests {
                 event(6, EventKind::Edit, "20-2", "never"),
             ],
         );
-        let shown: Vec<serde_json::Value> = folded.messages.iter().map(|m| serde_json::from_str(m.json.get()).unwrap()).collect();
+        let shown: Vec<serde_json::Value> = folded
+            .messages
+            .iter()
+            .map(|m| serde_json::from_str(m.json.get()).unwrap())
+            .collect();
         assert_eq!(shown.len(), 2);
         assert_eq!(shown[0]["message"], "before");
         assert_eq!(shown[1]["message"], "uno");
@@ -157,8 +178,17 @@ mod tests {
 
     #[test]
     fn the_archive_and_the_log_may_overlap() {
-        let archived = vec![event(1, EventKind::Message, "10-1", "one").json, event(2, EventKind::Message, "20-2", "two").json];
-        let folded = fold(archived, vec![event(2, EventKind::Message, "20-2", "two"), event(3, EventKind::Message, "30-3", "three")]);
+        let archived = vec![
+            event(1, EventKind::Message, "10-1", "one").json,
+            event(2, EventKind::Message, "20-2", "two").json,
+        ];
+        let folded = fold(
+            archived,
+            vec![
+                event(2, EventKind::Message, "20-2", "two"),
+                event(3, EventKind::Message, "30-3", "three"),
+            ],
+        );
         assert_eq!(folded.messages.iter().map(|m| m.place.1).collect::<Vec<_>>(), [1, 2, 3]);
     }
 }

@@ -72,12 +72,21 @@ pub(super) struct Query {
 
 impl Chat {
     /// What a joining client gets: everything after its cursor, or the newest without one.
-    pub async fn previous(&self, room: &RoomId, cursor: Option<&Cursor>, wanted: Wanted) -> Result<Previous, ChatError> {
-        let FromLog { mut page, mut recovered, missing } = self.from_log(room, cursor, wanted, true).await?;
+    pub async fn previous(
+        &self,
+        room: &RoomId,
+        cursor: Option<&Cursor>,
+        wanted: Wanted,
+    ) -> Result<Previous, ChatError> {
+        let FromLog {
+            mut page,
+            mut recovered,
+            missing,
+        } = self.read_for(room, cursor, wanted, true).await?;
         let archived = match missing {
             Missing::Nothing => Vec::new(),
-            Missing::Surely(query) => self.from_archive(room, &query, page.floor).await?,
-            Missing::Perhaps(query) => match self.from_archive(room, &query, page.floor).await {
+            Missing::Surely(query) => self.ask_archive(room, &query, page.floor).await?,
+            Missing::Perhaps(query) => match self.ask_archive(room, &query, page.floor).await {
                 Ok(archived) => archived,
                 Err(_) => {
                     recovered = false;
@@ -93,17 +102,37 @@ impl Chat {
             _ => page.top,
         };
         let (messages, changes) = match wanted {
-            Wanted::Raw => (archived.into_iter().chain(events.into_iter().map(|event| event.json)).collect(), Vec::new()),
+            Wanted::Raw => (
+                archived
+                    .into_iter()
+                    .chain(events.into_iter().map(|event| event.json))
+                    .collect(),
+                Vec::new(),
+            ),
             Wanted::Folded => {
                 let Folded { messages, changes } = fold(archived, events);
                 (newest(messages, PREVIOUS_MAX), changes)
             }
         };
-        Ok(Previous { messages, changes, top, epoch: page.epoch.clone(), recovered, more, page })
+        Ok(Previous {
+            messages,
+            changes,
+            top,
+            epoch: page.epoch.clone(),
+            recovered,
+            more,
+            page,
+        })
     }
 
     /// Reads the log for a cursor and tells what it lacks.
-    pub(super) async fn from_log(&self, room: &RoomId, cursor: Option<&Cursor>, wanted: Wanted, exists: bool) -> Result<FromLog, ChatError> {
+    pub(super) async fn read_for(
+        &self,
+        room: &RoomId,
+        cursor: Option<&Cursor>,
+        wanted: Wanted,
+        exists: bool,
+    ) -> Result<FromLog, ChatError> {
         let after = match cursor {
             None => After::Start,
             Some(Cursor::Time(ts)) => After::Time(*ts),
@@ -111,7 +140,11 @@ impl Chat {
             Some(Cursor::Event { seq, ts: Some(ts), .. }) => After::Position(Position { ts: *ts, seq: *seq }),
             Some(Cursor::Event { seq, .. }) => After::Seq(*seq),
         };
-        let take = if wanted == Wanted::Raw && cursor.is_some() { Take::Oldest } else { Take::Newest };
+        let take = if wanted == Wanted::Raw && cursor.is_some() {
+            Take::Oldest
+        } else {
+            Take::Newest
+        };
         let mut page = self.redis.read_log(room, after, take, PREVIOUS_MAX, exists).await?;
         let mut recovered = true;
         let mut missing = Missing::Nothing;
@@ -121,23 +154,36 @@ impl Chat {
                 // A short log may be the end of a long history.
                 if !page.more && page.events.len() < MORE_MAX {
                     let timestamp = page.events.first().map(|event| event.position.ts);
-                    missing = Missing::Perhaps(Query { timestamp, oldmessage: None, newer: false });
+                    missing = Missing::Perhaps(Query {
+                        timestamp,
+                        oldmessage: None,
+                        newer: false,
+                    });
                 }
             }
             Some(Cursor::Time(ts)) => missing = below_floor(&page, *ts),
             Some(Cursor::Message(id)) => {
                 missing = match id.parse::<Position>() {
                     // A place of this log, unless it comes from a log of before.
-                    Ok(position) if page.floor.seq > 0 && position >= page.floor && position.seq >= page.floor.seq => Missing::Nothing,
+                    Ok(position) if page.floor.seq > 0 && position >= page.floor && position.seq >= page.floor.seq => {
+                        Missing::Nothing
+                    }
                     Ok(position) => below_floor(&page, position.ts),
                     // An id of another making: only the archive knows where it is, if it still does.
-                    Err(_) => Missing::Perhaps(Query { timestamp: None, oldmessage: Some(id.clone()), newer: true }),
+                    Err(_) => Missing::Perhaps(Query {
+                        timestamp: None,
+                        oldmessage: Some(id.clone()),
+                        newer: true,
+                    }),
                 };
             }
             Some(Cursor::Event { epoch, seq, ts }) => {
                 if !is_provable(&page, epoch, *seq) {
                     recovered = false;
-                    page = self.redis.read_log(room, After::Start, Take::Newest, PREVIOUS_MAX, exists).await?;
+                    page = self
+                        .redis
+                        .read_log(room, After::Start, Take::Newest, PREVIOUS_MAX, exists)
+                        .await?;
                 } else if *seq < page.floor.seq {
                     match ts {
                         Some(ts) => missing = below_floor(&page, *ts),
@@ -154,19 +200,41 @@ impl Chat {
             missing = Missing::Nothing;
             recovered = false;
         }
-        Ok(FromLog { page, recovered, missing })
+        Ok(FromLog {
+            page,
+            recovered,
+            missing,
+        })
     }
 
     /// Asks the archive, page by page, up to where the log begins.
-    async fn from_archive(&self, room: &RoomId, query: &Query, floor: Position) -> Result<Vec<Box<RawValue>>, ChatError> {
+    async fn ask_archive(
+        &self,
+        room: &RoomId,
+        query: &Query,
+        floor: Position,
+    ) -> Result<Vec<Box<RawValue>>, ChatError> {
         let mut found: Vec<Box<RawValue>> = Vec::new();
         let mut timestamp = query.timestamp;
         let mut oldmessage = query.oldmessage.as_deref();
         for _ in 0..ARCHIVE_PAGES_MAX {
             let limit = Some(u32::try_from(PREVIOUS_MAX).unwrap_or(u32::MAX)).filter(|_| query.newer);
-            let page = self.upstream.messages(room, &MessageQuery { timestamp, oldmessage, newer: query.newer, limit }).await?;
+            let page = self
+                .upstream
+                .messages(
+                    room,
+                    &MessageQuery {
+                        timestamp,
+                        oldmessage,
+                        newer: query.newer,
+                        limit,
+                    },
+                )
+                .await?;
             let last = fold(page, Vec::new()).messages;
-            let Some(reached) = last.last().map(|message| message.place.0) else { break };
+            let Some(reached) = last.last().map(|message| message.place.0) else {
+                break;
+            };
             let progress = timestamp.is_none_or(|before| reached > before);
             found.extend(last.into_iter().map(|message| message.json));
             if !query.newer || !progress || reached >= floor.ts || found.len() >= PREVIOUS_MAX {
@@ -178,14 +246,26 @@ impl Chat {
     }
 
     /// Up to 50 messages strictly older than the cursor, or strictly newer, ascending.
-    pub async fn more(&self, room: &RoomId, cursor: Option<&Cursor>, newer: bool) -> Result<Vec<Box<RawValue>>, ChatError> {
-        let page = self.redis.read_log(room, After::Start, Take::Newest, PREVIOUS_MAX, false).await?;
+    pub async fn more(
+        &self,
+        room: &RoomId,
+        cursor: Option<&Cursor>,
+        newer: bool,
+    ) -> Result<Vec<Box<RawValue>>, ChatError> {
+        let page = self
+            .redis
+            .read_log(room, After::Start, Take::Newest, PREVIOUS_MAX, false)
+            .await?;
         if page.deleted {
             return Err(ChatError::RoomGone);
         }
         let begins_at_start = !page.more && page.floor.seq == 0;
         let log_begin = page.events.first().map(|event| (event.position.ts, event.position.seq));
-        let mut query = Query { timestamp: None, oldmessage: None, newer };
+        let mut query = Query {
+            timestamp: None,
+            oldmessage: None,
+            newer,
+        };
         let bound = match cursor {
             None => None,
             Some(Cursor::Time(ts) | Cursor::Event { ts: Some(ts), .. }) => {
@@ -210,13 +290,26 @@ impl Chat {
             // After an id of another making comes all of the log; before it comes nothing of it.
             None => query.oldmessage.is_none() || newer,
         };
-        let in_log = fold(Vec::new(), page.events.clone()).messages.iter().filter(|message| in_span(message.place)).count();
+        let in_log = fold(Vec::new(), page.events.clone())
+            .messages
+            .iter()
+            .filter(|message| in_span(message.place))
+            .count();
         let log_suffices = query.oldmessage.is_none()
-            && if newer { bound.is_some_and(|bound| log_begin.is_some_and(|begin| bound >= begin)) } else { in_log >= MORE_MAX };
+            && if newer {
+                bound.is_some_and(|bound| log_begin.is_some_and(|begin| bound >= begin))
+            } else {
+                in_log >= MORE_MAX
+            };
         let archived = if log_suffices {
             Vec::new()
         } else {
-            let query = MessageQuery { timestamp: query.timestamp, oldmessage: query.oldmessage.as_deref(), newer, limit: None };
+            let query = MessageQuery {
+                timestamp: query.timestamp,
+                oldmessage: query.oldmessage.as_deref(),
+                newer,
+                limit: None,
+            };
             match self.upstream.messages(room, &query).await {
                 Ok(archived) => archived,
                 // Everything there ever was is in the log, unless another service wrote before this one.
@@ -225,27 +318,53 @@ impl Chat {
             }
         };
         // The archive was asked for the span itself; of the log, which also brings changes, only the span is shown.
-        let archived_places: HashSet<_> = fold(archived.clone(), Vec::new()).messages.iter().map(|message| message.place).collect();
+        let archived_places: HashSet<_> = fold(archived.clone(), Vec::new())
+            .messages
+            .iter()
+            .map(|message| message.place)
+            .collect();
         let mut all = fold(archived, page.events).messages;
         all.retain(|message| archived_places.contains(&message.place) || in_span(message.place));
-        Ok(if newer { all.into_iter().take(MORE_MAX).map(|message| message.json).collect() } else { newest(all, MORE_MAX) })
+        Ok(if newer {
+            all.into_iter().take(MORE_MAX).map(|message| message.json).collect()
+        } else {
+            newest(all, MORE_MAX)
+        })
     }
 
     /// Raw events by number, for a protocol-2 client that sees a gap.
     pub async fn gap(&self, room: &RoomId, from: Seq, to: Seq) -> Result<Vec<Box<RawValue>>, ChatError> {
-        let count = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX).saturating_add(1).min(PREVIOUS_MAX);
-        let page = self.redis.read_log(room, After::Seq(from.saturating_sub(1)), Take::Oldest, count, false).await?;
+        let count = usize::try_from(to.saturating_sub(from))
+            .unwrap_or(usize::MAX)
+            .saturating_add(1)
+            .min(PREVIOUS_MAX);
+        let page = self
+            .redis
+            .read_log(room, After::Seq(from.saturating_sub(1)), Take::Oldest, count, false)
+            .await?;
         if from <= page.floor.seq {
             return Err(ChatError::NotFound);
         }
-        Ok(page.events.into_iter().filter(|event| event.position.seq <= to).map(|event| event.json).collect())
+        Ok(page
+            .events
+            .into_iter()
+            .filter(|event| event.position.seq <= to)
+            .map(|event| event.json)
+            .collect())
     }
 
     /// The room's events after a place, as they are in the log: the delivery's way to fill holes.
     pub async fn events_after(&self, room: &RoomId, at: Position) -> Result<LogPage, ChatError> {
         // After a lost tail the place itself may not exist any more; its number still says where to go on.
-        let after = if at.ts == 0 { After::Seq(at.seq) } else { After::Position(at) };
-        Ok(self.redis.read_log(room, after, Take::Oldest, PREVIOUS_MAX / 2, false).await?)
+        let after = if at.ts == 0 {
+            After::Seq(at.seq)
+        } else {
+            After::Position(at)
+        };
+        Ok(self
+            .redis
+            .read_log(room, after, Take::Oldest, PREVIOUS_MAX / 2, false)
+            .await?)
     }
 }
 
@@ -257,9 +376,17 @@ fn newest(mut messages: Vec<Message>, max: usize) -> Vec<Box<RawValue>> {
 
 /// What is missing below the log for a client that has everything up to `ts`.
 fn below_floor(page: &LogPage, ts: UnixMs) -> Missing {
-    let query = Query { timestamp: Some(ts), oldmessage: None, newer: true };
+    let query = Query {
+        timestamp: Some(ts),
+        oldmessage: None,
+        newer: true,
+    };
     if page.floor.seq > 0 {
-        return if ts < page.floor.ts { Missing::Surely(query) } else { Missing::Nothing };
+        return if ts < page.floor.ts {
+            Missing::Surely(query)
+        } else {
+            Missing::Nothing
+        };
     }
     // The log begins with the room's first event here; what came before was another service's.
     match page.events.first() {

@@ -24,27 +24,57 @@ pub fn check_identity(payload: &Payload<'_>, identity: &Identity) -> Result<(), 
 }
 
 /// A draft of `message`.
-pub fn compose_message(payload: &Payload<'_>, identity: &Identity, room: &RoomId, max_text: usize, mention: &str) -> Result<Draft, ChatError> {
+pub fn compose_message(
+    payload: &Payload<'_>,
+    identity: &Identity,
+    room: &RoomId,
+    max_text: usize,
+    mention: &str,
+) -> Result<Draft, ChatError> {
     let text = message_text(payload, max_text)?;
     let gpt = payload.flag("gpt")? || text.starts_with(mention);
     compose(payload, identity, room, EventKind::Message, None, Some(&text), gpt)
 }
 
 /// A draft of `editMessage`.
-pub fn compose_edit(payload: &Payload<'_>, identity: &Identity, room: &RoomId, max_text: usize) -> Result<Draft, ChatError> {
+pub fn compose_edit(
+    payload: &Payload<'_>,
+    identity: &Identity,
+    room: &RoomId,
+    max_text: usize,
+) -> Result<Draft, ChatError> {
     let text = message_text(payload, max_text)?;
-    compose(payload, identity, room, EventKind::Edit, Some(message_id(payload)?), Some(&text), false)
+    compose(
+        payload,
+        identity,
+        room,
+        EventKind::Edit,
+        Some(message_id(payload)?),
+        Some(&text),
+        false,
+    )
 }
 
 /// A draft of `deleteMessage`.
 pub fn compose_delete(payload: &Payload<'_>, identity: &Identity, room: &RoomId) -> Result<Draft, ChatError> {
-    compose(payload, identity, room, EventKind::Delete, Some(message_id(payload)?), None, false)
+    compose(
+        payload,
+        identity,
+        room,
+        EventKind::Delete,
+        Some(message_id(payload)?),
+        None,
+        false,
+    )
 }
 
 fn message_text(payload: &Payload<'_>, max_text: usize) -> Result<String, ChatError> {
     let text = payload.required_text("message")?;
     if text.len() > max_text {
-        return Err(ChatError::TooLarge(format!("`message` has {} bytes; {max_text} are allowed", text.len())));
+        return Err(ChatError::TooLarge(format!(
+            "`message` has {} bytes; {max_text} are allowed",
+            text.len()
+        )));
     }
     Ok(text.into_owned())
 }
@@ -186,14 +216,27 @@ mod tests {
 
     fn compose(json: &str) -> Result<Draft, ChatError> {
         let raw = RawValue::from_string(json.to_owned()).unwrap();
-        let identity =
-            Identity { user: UserId::new("p1").unwrap(), username: "Ann".into(), session: None, expires_at: None };
-        compose_message(&Payload::parse(&raw)?, &identity, &RoomId::new("r").unwrap(), 100, "@gpt")
+        let identity = Identity {
+            user: UserId::new("p1").unwrap(),
+            username: "Ann".into(),
+            session: None,
+            expires_at: None,
+        };
+        compose_message(
+            &Payload::parse(&raw)?,
+            &identity,
+            &RoomId::new("r").unwrap(),
+            100,
+            "@gpt",
+        )
     }
 
     #[test]
     fn the_server_writes_identity_and_place_whatever_the_client_says() {
-        let draft = compose(r#"{"roomID":"r","message":"hi \"you\"","id":"forged","seq":1,"platformid":"p1","username":"aNN","x":1}"#).unwrap();
+        let draft = compose(
+            r#"{"roomID":"r","message":"hi \"you\"","id":"forged","seq":1,"platformid":"p1","username":"aNN","x":1}"#,
+        )
+        .unwrap();
         let event: serde_json::Value = serde_json::from_str(&format!("{}}}", draft.prefix)).unwrap();
         assert_eq!(
             event,
@@ -205,15 +248,37 @@ mod tests {
     fn somebody_elses_name_is_refused_as_a_strike() {
         let error = compose(r#"{"roomID":"r","message":"x","platformId":"p2"}"#).unwrap_err();
         assert!(error.is_strike());
-        assert!(compose(r#"{"roomID":"r","message":"x","username":"Bob"}"#).unwrap_err().is_strike());
+        assert!(
+            compose(r#"{"roomID":"r","message":"x","username":"Bob"}"#)
+                .unwrap_err()
+                .is_strike()
+        );
     }
 
     #[test]
     fn wrong_types_and_long_texts_are_refused() {
-        assert_eq!(compose(r#"{"roomID":"r","message":1}"#).unwrap_err().code(), "bad_payload");
+        assert_eq!(
+            compose(r#"{"roomID":"r","message":1}"#).unwrap_err().code(),
+            "bad_payload"
+        );
         assert_eq!(compose(r#"{"roomID":"r"}"#).unwrap_err().code(), "bad_payload");
-        assert_eq!(compose(&format!(r#"{{"roomID":"r","message":"{}"}}"#, "x".repeat(101))).unwrap_err().code(), "too_large");
-        assert_eq!(compose(r#"{"roomID":"r","message":"x","gpt":"yes"}"#).unwrap_err().code(), "bad_payload");
-        assert!(compose(r#"{"roomID":"r","message":"@gpt why"}"#).unwrap().prefix.contains("\"gpt\":true"));
+        assert_eq!(
+            compose(&format!(r#"{{"roomID":"r","message":"{}"}}"#, "x".repeat(101)))
+                .unwrap_err()
+                .code(),
+            "too_large"
+        );
+        assert_eq!(
+            compose(r#"{"roomID":"r","message":"x","gpt":"yes"}"#)
+                .unwrap_err()
+                .code(),
+            "bad_payload"
+        );
+        assert!(
+            compose(r#"{"roomID":"r","message":"@gpt why"}"#)
+                .unwrap()
+                .prefix
+                .contains("\"gpt\":true")
+        );
     }
 }

@@ -20,7 +20,19 @@ const MAX_CID: usize = 64;
 
 /// Names the server writes; a client's fields of these names are removed.
 const RESERVED: &[&str] = &[
-    "id", "roomID", "platformid", "username", "message", "timestamp", "ts", "seq", "epoch", "kind", "cid", "rev", "gpt",
+    "id",
+    "roomID",
+    "platformid",
+    "username",
+    "message",
+    "timestamp",
+    "ts",
+    "seq",
+    "epoch",
+    "kind",
+    "cid",
+    "rev",
+    "gpt",
     "clientTimestamp",
 ];
 
@@ -43,13 +55,20 @@ impl<'a> Payload<'a> {
 
     /// The value of a field; of a repeated field the last, as every JSON parser in use has it. `null` is absent.
     pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
-        self.fields.iter().rev().find(|(field, _)| field == name).map(|(_, value)| *value).filter(|value| value.get() != "null")
+        self.fields
+            .iter()
+            .rev()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| *value)
+            .filter(|value| value.get() != "null")
     }
 
     /// A text field.
     pub fn text(&self, name: &str) -> Result<Option<Cow<'a, str>>, ChatError> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
-        Ok(Some(read_text(raw).ok_or_else(|| bad(format!("`{name}` must be a string")))?))
+        Ok(Some(
+            read_text(raw).ok_or_else(|| bad(format!("`{name}` must be a string")))?,
+        ))
     }
 
     /// A text field that must be there.
@@ -80,7 +99,9 @@ impl<'a> Payload<'a> {
     /// A whole number.
     pub fn number(&self, name: &str) -> Result<Option<u64>, ChatError> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
-        serde_json::from_str(raw.get()).map(Some).map_err(|_| bad(format!("`{name}` must be a whole number")))
+        serde_json::from_str(raw.get())
+            .map(Some)
+            .map_err(|_| bad(format!("`{name}` must be a whole number")))
     }
 
     /// The client's id of a message.
@@ -88,20 +109,30 @@ impl<'a> Payload<'a> {
         let Some(cid) = self.text("cid")? else { return Ok(None) };
         let length = cid.chars().count();
         if length == 0 || length > MAX_CID || cid.chars().any(|c| c.is_control() || c == '{' || c == '}') {
-            return Err(bad(format!("`cid` must have 1 to {MAX_CID} characters, without braces or control characters")));
+            return Err(bad(format!(
+                "`cid` must have 1 to {MAX_CID} characters, without braces or control characters"
+            )));
         }
         Ok(Some(cid.into_owned()))
     }
 
     /// A cursor in any form of the contract: ms, numeric text, ISO 8601, a message id or a message.
     pub fn cursor(&self, name: &str) -> Result<Option<Cursor>, ChatError> {
-        self.raw(name).map(|raw| read_cursor(raw).ok_or_else(|| bad(format!("`{name}` is no time and no message")))).transpose()
+        self.raw(name)
+            .map(|raw| read_cursor(raw).ok_or_else(|| bad(format!("`{name}` is no time and no message"))))
+            .transpose()
     }
 
     /// The position of a protocol-2 client: `{epoch, seq, ts?}` in this object.
     pub fn event_cursor(&self) -> Result<Option<Cursor>, ChatError> {
-        let (Some(epoch), Some(seq)) = (self.text("epoch")?, self.number("seq")?) else { return Ok(None) };
-        Ok(Some(Cursor::Event { epoch: Epoch::from(&*epoch), seq: seq as Seq, ts: self.number("ts")? }))
+        let (Some(epoch), Some(seq)) = (self.text("epoch")?, self.number("seq")?) else {
+            return Ok(None);
+        };
+        Ok(Some(Cursor::Event {
+            epoch: Epoch::from(&*epoch),
+            seq: seq as Seq,
+            ts: self.number("ts")?,
+        }))
     }
 
     /// Writes the client's own fields into `out`, each with a leading comma unless `out` ends with the opening brace.
@@ -162,7 +193,11 @@ pub fn read_text(raw: &RawValue) -> Option<Cow<'_, str>> {
 /// A JSON string, or the text of a number.
 pub fn read_id(raw: &RawValue) -> Option<Cow<'_, str>> {
     let text = raw.get();
-    if text.starts_with(|c: char| c.is_ascii_digit() || c == '-') { Some(Cow::Borrowed(text)) } else { read_text(raw) }
+    if text.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
+        Some(Cow::Borrowed(text))
+    } else {
+        read_text(raw)
+    }
 }
 
 fn bad(message: impl Into<String>) -> ChatError {
@@ -210,7 +245,9 @@ fn read_cursor(raw: &RawValue) -> Option<Cursor> {
         return text_cursor(&read_text(raw)?);
     }
     let number: f64 = text.parse().ok()?;
-    (number >= 0.0 && number < 9.0e15).then_some(Cursor::Time(number as UnixMs))
+    (0.0..9.0e15)
+        .contains(&number)
+        .then_some(Cursor::Time(number as UnixMs))
 }
 
 /// A message object stands for its place: by id where it is one of ours, else by time.
@@ -224,7 +261,11 @@ fn message_cursor(raw: &RawValue) -> Option<Cursor> {
     if let Some(Cursor::Time(ts)) = message.raw("timestamp").and_then(read_cursor) {
         return Some(Cursor::Time(ts));
     }
-    message.raw("id").or_else(|| message.raw("_id")).and_then(read_id).map(|id| Cursor::Message(id.into_owned()))
+    message
+        .raw("id")
+        .or_else(|| message.raw("_id"))
+        .and_then(read_id)
+        .map(|id| Cursor::Message(id.into_owned()))
 }
 
 fn text_cursor(text: &str) -> Option<Cursor> {
@@ -238,10 +279,14 @@ fn text_cursor(text: &str) -> Option<Cursor> {
     if text.contains('T')
         && let Ok(at) = time::OffsetDateTime::parse(text, &Iso8601::DEFAULT)
     {
-        return u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(Cursor::Time);
+        return u64::try_from(at.unix_timestamp_nanos() / 1_000_000)
+            .ok()
+            .map(Cursor::Time);
     }
     if let Ok(day) = time::Date::parse(text, &Iso8601::DATE) {
-        return u64::try_from(day.midnight().assume_utc().unix_timestamp() * 1000).ok().map(Cursor::Time);
+        return u64::try_from(day.midnight().assume_utc().unix_timestamp() * 1000)
+            .ok()
+            .map(Cursor::Time);
     }
     Some(Cursor::Message(text.to_owned()))
 }
@@ -294,7 +339,10 @@ mod tests {
         assert!(Payload::parse(&raw(r#"{"a":"\ud800"}"#)).is_err());
         assert!(Payload::parse(&raw(r#"{"a":"\ud83d\ude00"}"#)).is_ok());
         assert!(Payload::parse(&raw("[1]")).is_err());
-        let wide = format!("{{{}}}", (0..200).map(|n| format!("\"f{n}\":0")).collect::<Vec<_>>().join(","));
+        let wide = format!(
+            "{{{}}}",
+            (0..200).map(|n| format!("\"f{n}\":0")).collect::<Vec<_>>().join(",")
+        );
         assert!(matches!(Payload::parse(&raw(&wide)), Err(ChatError::TooLarge(_))));
         assert_eq!(depth(r#"{"a":"[[[[\"[["}"#), 1);
     }
@@ -304,11 +352,26 @@ mod tests {
         let cursor = |text: &str| read_cursor(&raw(text));
         assert_eq!(cursor("1764000000000"), Some(Cursor::Time(1_764_000_000_000)));
         assert_eq!(cursor("\"1764000000000\""), Some(Cursor::Time(1_764_000_000_000)));
-        assert_eq!(cursor("\"2025-11-24T16:00:00.500Z\""), Some(Cursor::Time(1_764_000_000_500)));
-        assert_eq!(cursor("\"2025-11-24T17:00:00+01:00\""), Some(Cursor::Time(1_764_000_000_000)));
-        assert_eq!(cursor("\"1764000000000-7\""), Some(Cursor::Message("1764000000000-7".into())));
-        assert_eq!(cursor(r#"{"id":"x","ts":5,"seq":2,"timestamp":5}"#), Some(Cursor::Message("5-2".into())));
-        assert_eq!(cursor(r#"{"id":"x","timestamp":"2025-11-24T16:00:00Z"}"#), Some(Cursor::Time(1_764_000_000_000)));
+        assert_eq!(
+            cursor("\"2025-11-24T16:00:00.500Z\""),
+            Some(Cursor::Time(1_764_000_000_500))
+        );
+        assert_eq!(
+            cursor("\"2025-11-24T17:00:00+01:00\""),
+            Some(Cursor::Time(1_764_000_000_000))
+        );
+        assert_eq!(
+            cursor("\"1764000000000-7\""),
+            Some(Cursor::Message("1764000000000-7".into()))
+        );
+        assert_eq!(
+            cursor(r#"{"id":"x","ts":5,"seq":2,"timestamp":5}"#),
+            Some(Cursor::Message("5-2".into()))
+        );
+        assert_eq!(
+            cursor(r#"{"id":"x","timestamp":"2025-11-24T16:00:00Z"}"#),
+            Some(Cursor::Time(1_764_000_000_000))
+        );
         assert_eq!(cursor("true"), None);
         assert_eq!(cursor("-1"), None);
     }

@@ -36,7 +36,10 @@ impl UserRooms {
     /// Whether the room is in the list, and whether the list is young enough to believe.
     fn knows(&self, room: &RoomId) -> (bool, bool) {
         let list = self.lock();
-        (list.rooms.contains(room), list.fetched.is_some_and(|at| at.elapsed() <= LIST_TTL))
+        (
+            list.rooms.contains(room),
+            list.fetched.is_some_and(|at| at.elapsed() <= LIST_TTL),
+        )
     }
 
     /// The rooms as last fetched.
@@ -95,7 +98,11 @@ impl Chat {
 
     /// Users with a live socket here.
     pub fn connected_users(&self) -> Vec<crate::model::UserId> {
-        self.lists.iter().filter(|entry| entry.value().strong_count() > 0).map(|entry| entry.key().clone()).collect()
+        self.lists
+            .iter()
+            .filter(|entry| entry.value().strong_count() > 0)
+            .map(|entry| entry.key().clone())
+            .collect()
     }
 
     /// Fetches the user's room list, unless that was done within the last seconds; one call for all who wait.
@@ -115,7 +122,10 @@ impl Chat {
         let rooms: HashSet<RoomId> = rooms.into_iter().collect();
         let mut list = list.lock();
         let gone = list.rooms.difference(&rooms).cloned().collect();
-        *list = List { rooms, fetched: Some(Instant::now()) };
+        *list = List {
+            rooms,
+            fetched: Some(Instant::now()),
+        };
         Ok(gone)
     }
 
@@ -149,7 +159,9 @@ impl Chat {
         let key = (room.clone(), created_at.map(|raw| raw.get().to_owned()));
         let answer = self
             .checks
-            .try_get_with(key, async { self.upstream.check_room(room, created_at).await.map(Arc::new) })
+            .try_get_with(key, async {
+                self.upstream.check_room(room, created_at).await.map(Arc::new)
+            })
             .await;
         answer.map_err(|error| match &*error {
             UpstreamError::Refused { .. } => ChatError::Forged,
@@ -160,7 +172,10 @@ impl Chat {
     /// The room has changed: what was checked before does not count any more.
     pub fn forget_checks(&self, room: &RoomId) {
         let room = room.clone();
-        if let Err(error) = self.checks.invalidate_entries_if(move |(checked, _), _| *checked == room) {
+        if let Err(error) = self
+            .checks
+            .invalidate_entries_if(move |(checked, _), _| *checked == room)
+        {
             tracing::error!(%error, "room checks not forgotten");
         }
     }
@@ -173,10 +188,14 @@ impl Chat {
 
     /// Removes the user from the room at the room service; `true` when nobody is left.
     pub async fn leave_for_good(&self, identity: &Identity, room: &RoomId) -> Result<bool, ChatError> {
-        let deleted = self.upstream.delete_room(room, identity).await.map_err(|error| match error {
-            UpstreamError::Refused { .. } => ChatError::NotMember,
-            error => error.into(),
-        })?;
+        let deleted = self
+            .upstream
+            .delete_room(room, identity)
+            .await
+            .map_err(|error| match error {
+                UpstreamError::Refused { .. } => ChatError::NotMember,
+                error => error.into(),
+            })?;
         self.forget_checks(room);
         Ok(deleted)
     }

@@ -50,14 +50,21 @@ struct Part {
 impl Chat {
     /// Brings rooms up to date; with `batch` the archive is asked once for all of them.
     pub async fn sync(&self, identity: &Identity, requests: Vec<SyncRequest>, batch: bool) -> Vec<SyncedRoom> {
-        let mut parts: Vec<Part> =
-            futures::stream::iter(requests).map(|request| self.sync_from_log(request)).buffered(PARALLEL).collect().await;
+        let mut parts: Vec<Part> = futures::stream::iter(requests)
+            .map(|request| self.sync_from_log(request))
+            .buffered(PARALLEL)
+            .collect()
+            .await;
         let asked: Vec<(usize, RoomId, UnixMs)> = parts
             .iter()
             .enumerate()
             .filter_map(|(index, part)| part.archive.map(|(since, _)| (index, part.synced.room.clone(), since)))
             .collect();
-        let answers = if asked.is_empty() { Vec::new() } else { self.sync_from_archive(identity, &asked, batch).await };
+        let answers = if asked.is_empty() {
+            Vec::new()
+        } else {
+            self.sync_from_archive(identity, &asked, batch).await
+        };
         for ((index, ..), answer) in asked.into_iter().zip(answers) {
             let part = &mut parts[index];
             match answer {
@@ -69,7 +76,9 @@ impl Chat {
         parts
             .into_iter()
             .map(|Part { mut synced, events, .. }| {
-                synced.messages = synced.messages.map(|archived| fold(archived, events).messages.into_iter().map(|m| m.json).collect());
+                synced.messages = synced
+                    .messages
+                    .map(|archived| fold(archived, events).messages.into_iter().map(|m| m.json).collect());
                 synced
             })
             .collect()
@@ -77,19 +86,40 @@ impl Chat {
 
     async fn sync_from_log(&self, request: SyncRequest) -> Part {
         let SyncRequest { room, cursor } = request;
-        match self.from_log(&room, cursor.as_ref(), Wanted::Folded, false).await {
-            Ok(FromLog { page, recovered, missing }) => {
+        match self.read_for(&room, cursor.as_ref(), Wanted::Folded, false).await {
+            Ok(FromLog {
+                page,
+                recovered,
+                missing,
+            }) => {
                 let archive = match missing {
                     Missing::Nothing => None,
                     Missing::Perhaps(query) => Some((query.timestamp.filter(|_| query.newer).unwrap_or(0), false)),
                     Missing::Surely(query) => Some((query.timestamp.unwrap_or(0), true)),
                 };
-                let synced =
-                    SyncedRoom { room, messages: Ok(Vec::new()), epoch: page.epoch, top: page.top.seq, recovered, more: page.more };
-                Part { synced, events: page.events, archive }
+                let synced = SyncedRoom {
+                    room,
+                    messages: Ok(Vec::new()),
+                    epoch: page.epoch,
+                    top: page.top.seq,
+                    recovered,
+                    more: page.more,
+                };
+                Part {
+                    synced,
+                    events: page.events,
+                    archive,
+                }
             }
             Err(error) => Part {
-                synced: SyncedRoom { room, messages: Err(error), epoch: Epoch::default(), top: 0, recovered: false, more: false },
+                synced: SyncedRoom {
+                    room,
+                    messages: Err(error),
+                    epoch: Epoch::default(),
+                    top: 0,
+                    recovered: false,
+                    more: false,
+                },
                 events: Vec::new(),
                 archive: None,
             },
@@ -106,18 +136,29 @@ impl Chat {
             // Owned items: a closure over borrowed ones is not general enough for a spawned task.
             return futures::stream::iter(asked.to_vec())
                 .map(|(_, room, since)| async move {
-                    let query = MessageQuery { timestamp: Some(since), oldmessage: None, newer: true, limit: Some(1000) };
+                    let query = MessageQuery {
+                        timestamp: Some(since),
+                        oldmessage: None,
+                        newer: true,
+                        limit: Some(1000),
+                    };
                     self.upstream.messages(&room, &query).await.map_err(ChatError::from)
                 })
                 .buffered(PARALLEL)
                 .collect()
                 .await;
         }
-        let rooms: Vec<(RoomId, Option<UnixMs>)> = asked.iter().map(|(_, room, since)| (room.clone(), Some(*since))).collect();
+        let rooms: Vec<(RoomId, Option<UnixMs>)> = asked
+            .iter()
+            .map(|(_, room, since)| (room.clone(), Some(*since)))
+            .collect();
         match self.upstream.sync_rooms(&identity.username, &rooms).await {
             Ok(answer) => {
                 let mut by_room: std::collections::HashMap<RoomId, Vec<Box<RawValue>>> = answer.into_iter().collect();
-                asked.iter().map(|(_, room, _)| Ok(by_room.remove(room).unwrap_or_default())).collect()
+                asked
+                    .iter()
+                    .map(|(_, room, _)| Ok(by_room.remove(room).unwrap_or_default()))
+                    .collect()
             }
             Err(error) => {
                 let error = ChatError::from(error);

@@ -47,17 +47,26 @@ pub async fn run(args: BackendArgs, source: &Source) -> Result<(), CliError> {
         ..BackendConfig::default()
     };
     let mut signals = signals()?;
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .map_err(|error| ConfigError::new("--listen", format!("cannot use {}: {error}", args.listen), "choose a free address"))?;
+    let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+        ConfigError::new(
+            "--listen",
+            format!("cannot use {}: {error}", args.listen),
+            "choose a free address",
+        )
+    })?;
     let backend = Backend::open(config).await.map_err(from_backend)?;
     tracing::info!(address = %args.listen, "backend listens");
-    backend.serve(listener, async move { signals.next().await }).await.map_err(from_backend)
+    backend
+        .serve(listener, async move { signals.next().await })
+        .await
+        .map_err(from_backend)
 }
 
 fn from_backend(error: BackendError) -> CliError {
     match error {
-        BackendError::Config { setting, reason } => CliError::Config(ConfigError::new(setting, reason, "see `roomcast backend --help`")),
+        BackendError::Config { setting, reason } => {
+            CliError::Config(ConfigError::new(setting, reason, "see `roomcast backend --help`"))
+        }
         error @ (BackendError::Database(_) | BackendError::Migrate(_)) => CliError::Unavailable(error.to_string()),
         error => CliError::Internal(error.to_string()),
     }

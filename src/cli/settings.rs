@@ -23,12 +23,15 @@ pub struct ConfigArgs {
 /// Prints every setting with its default.
 pub fn print(args: &ConfigArgs) -> Result<(), CliError> {
     if args.json {
-        let json = serde_json::to_string_pretty(Config::SETTINGS).map_err(|error| CliError::Internal(error.to_string()))?;
+        let json =
+            serde_json::to_string_pretty(Config::SETTINGS).map_err(|error| CliError::Internal(error.to_string()))?;
         println!("{json}");
         return Ok(());
     }
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["SETTING", "DEFAULT", "WHAT IT DOES"]);
     for setting in Config::SETTINGS {
         let default = match setting.default {
@@ -50,7 +53,9 @@ pub async fn check(source: &Source) -> Result<(), CliError> {
     config.validate()?;
     let redis = Redis::start(&config)?;
     if tokio::time::timeout(REDIS_WAIT, redis.wait_connected()).await.is_err() {
-        return Err(CliError::Unavailable("REDIS_URL: no answer within 5 s; is Redis running there?".into()));
+        return Err(CliError::Unavailable(
+            "REDIS_URL: no answer within 5 s; is Redis running there?".into(),
+        ));
     }
     redis.check_server().await?;
     println!("The settings are complete and Redis can be used.");

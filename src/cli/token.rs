@@ -31,7 +31,12 @@ pub fn run(args: &TokenArgs, source: &Source) -> Result<(), CliError> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for number in 0..args.count {
         let user = UserId::new(&format!("p{number}")).map_err(|error| CliError::Internal(error.to_string()))?;
-        let identity = Identity { user, username: format!("{}{number}", args.prefix), session: None, expires_at: None };
+        let identity = Identity {
+            user,
+            username: format!("{}{number}", args.prefix),
+            session: None,
+            expires_at: None,
+        };
         let token = issue_token(secret.expose(), &identity, ttl)
             .map_err(|error| ConfigError::new("JWT_SECRET", error.to_string(), "use a secret of at least 32 bytes"))?;
         if writeln!(out, "{token}").is_err() {

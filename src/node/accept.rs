@@ -171,11 +171,21 @@ pub async fn accept<S, B>(
         let stream = Arc::new(stream);
         let conn = Arc::new(Conn::new(&stream, peer));
         let number = connections.add(conn.clone());
-        let io = TokioIo::new(ConnStream { stream, conn: conn.clone(), connections: connections.clone(), number });
-        let service = WithConn { inner: service.clone(), conn };
+        let io = TokioIo::new(ConnStream {
+            stream,
+            conn: conn.clone(),
+            connections: connections.clone(),
+            number,
+        });
+        let service = WithConn {
+            inner: service.clone(),
+            conn,
+        };
         tracker.spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(MAX_HEAD);
+            http.timer(TokioTimer::new())
+                .header_read_timeout(limits.header_timeout)
+                .max_buf_size(MAX_HEAD);
             if let Err(error) = http.serve_connection(io, service).with_upgrades().await {
                 tracing::trace!(%peer, %error, "connection ended");
             }
@@ -189,7 +199,9 @@ struct WithConn<S> {
     conn: Arc<Conn>,
 }
 
-impl<S: hyper::service::Service<http::Request<Incoming>>> hyper::service::Service<http::Request<Incoming>> for WithConn<S> {
+impl<S: hyper::service::Service<http::Request<Incoming>>> hyper::service::Service<http::Request<Incoming>>
+    for WithConn<S>
+{
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;

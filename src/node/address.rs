@@ -16,10 +16,17 @@ pub fn client_address(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) 
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
     if !is_trusted(peer) {
         let undeclared_proxy = trusted.is_empty() && is_private(peer) && headers.contains_key("x-forwarded-for");
-        return ClientAddress { ip: peer, undeclared_proxy };
+        return ClientAddress {
+            ip: peer,
+            undeclared_proxy,
+        };
     }
     let mut ip = peer;
-    let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let lines: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         // What is not an address was not written by a proxy of ours: the last believed hop is the client.
         let Some(hop) = parse_hop(hop.trim()) else { break };
@@ -28,7 +35,10 @@ pub fn client_address(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) 
             break;
         }
     }
-    ClientAddress { ip, undeclared_proxy: false }
+    ClientAddress {
+        ip,
+        undeclared_proxy: false,
+    }
 }
 
 /// An address with or without a port, IPv6 with or without brackets.
@@ -70,19 +80,34 @@ mod tests {
 
     #[test]
     fn without_trusted_proxies_the_peer_counts() {
-        assert_eq!(address("203.0.113.9:1", &["1.2.3.4"], &[]), ("203.0.113.9".into(), false));
+        assert_eq!(
+            address("203.0.113.9:1", &["1.2.3.4"], &[]),
+            ("203.0.113.9".into(), false)
+        );
         assert_eq!(address("10.0.0.9:1", &["1.2.3.4"], &[]), ("10.0.0.9".into(), true));
         assert_eq!(address("10.0.0.9:1", &[], &[]), ("10.0.0.9".into(), false));
-        assert_eq!(address("[::ffff:203.0.113.9]:1", &[], &[]), ("203.0.113.9".into(), false));
+        assert_eq!(
+            address("[::ffff:203.0.113.9]:1", &[], &[]),
+            ("203.0.113.9".into(), false)
+        );
     }
 
     #[test]
     fn a_client_cannot_write_its_own_address() {
         let trusted = &["10.0.0.0/8"];
-        assert_eq!(address("10.0.0.1:1", &["6.6.6.6, 203.0.113.9"], trusted).0, "203.0.113.9");
-        assert_eq!(address("10.0.0.1:1", &["6.6.6.6", "203.0.113.9, 10.0.0.2"], trusted).0, "203.0.113.9");
+        assert_eq!(
+            address("10.0.0.1:1", &["6.6.6.6, 203.0.113.9"], trusted).0,
+            "203.0.113.9"
+        );
+        assert_eq!(
+            address("10.0.0.1:1", &["6.6.6.6", "203.0.113.9, 10.0.0.2"], trusted).0,
+            "203.0.113.9"
+        );
         assert_eq!(address("10.0.0.1:1", &["203.0.113.9, garbage"], trusted).0, "10.0.0.1");
-        assert_eq!(address("203.0.113.7:1", &["6.6.6.6"], trusted), ("203.0.113.7".into(), false));
+        assert_eq!(
+            address("203.0.113.7:1", &["6.6.6.6"], trusted),
+            ("203.0.113.7".into(), false)
+        );
     }
 
     #[test]

@@ -121,7 +121,13 @@ impl Service<Request<Incoming>> for Front {
 impl State {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         if !request.uri().path().starts_with(SOCKET_PATH) {
-            return Refusal { status: StatusCode::NOT_FOUND, code: "not_found", message: "no such page", retry_after: None }.response();
+            return Refusal {
+                status: StatusCode::NOT_FOUND,
+                code: "not_found",
+                message: "no such page",
+                retry_after: None,
+            }
+            .response();
         }
         let cors = self.cors(request.headers());
         let mut response = match self.socket_request(request, cors.is_none()).await {
@@ -136,10 +142,17 @@ impl State {
 
     /// `None`: the origin is refused. `Some(None)`: no cross-origin request. `Some(origin)`: allowed across origins.
     fn cors(&self, headers: &HeaderMap) -> Option<Option<HeaderValue>> {
-        let Some(origin) = headers.get(header::ORIGIN) else { return Some(None) };
+        let Some(origin) = headers.get(header::ORIGIN) else {
+            return Some(None);
+        };
         let text = origin.to_str().ok()?.trim_end_matches('/').to_ascii_lowercase();
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let same = text.split_once("://").is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host));
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default();
+        let same = text
+            .split_once("://")
+            .is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host));
         if same {
             return Some(None);
         }
@@ -152,16 +165,36 @@ impl State {
     }
 
     async fn socket_request(&self, request: Request<Incoming>, bad_origin: bool) -> Result<Response<Body>, Refusal> {
-        let refuse = |status, code, message, retry_after| Err(Refusal { status, code, message, retry_after });
+        let refuse = |status, code, message, retry_after| {
+            Err(Refusal {
+                status,
+                code,
+                message,
+                retry_after,
+            })
+        };
         if bad_origin {
             // No strike: any web page can cause this in a visitor's browser.
-            return refuse(StatusCode::FORBIDDEN, "origin", "this origin may not connect; see CORS_ORIGINS", Some(FOREIGN_ORIGIN_RETRY));
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "origin",
+                "this origin may not connect; see CORS_ORIGINS",
+                Some(FOREIGN_ORIGIN_RETRY),
+            );
         }
         if request.method() == Method::OPTIONS {
-            return Ok(Response::builder().status(StatusCode::NO_CONTENT).body(Body::empty()).unwrap_or_default());
+            return Ok(Response::builder()
+                .status(StatusCode::NO_CONTENT)
+                .body(Body::empty())
+                .unwrap_or_default());
         }
         let Some((app, service)) = self.served.get() else {
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, "auth_unavailable", "the node is starting", Some(RETRY_AFTER));
+            return refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "auth_unavailable",
+                "the node is starting",
+                Some(RETRY_AFTER),
+            );
         };
         let Some(conn) = request.extensions().get::<Arc<Conn>>().cloned() else {
             return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error", None);
@@ -174,7 +207,12 @@ impl State {
         match query_value(query, "sid").map(Sid::from_str) {
             Some(Ok(sid)) => {
                 if app.transports.is_killed(sid) {
-                    return refuse(StatusCode::BAD_REQUEST, "session_closed", "this session was closed; connect again", None);
+                    return refuse(
+                        StatusCode::BAD_REQUEST,
+                        "session_closed",
+                        "this session was closed; connect again",
+                        None,
+                    );
                 }
                 if query_value(query, "transport") == Some("websocket") {
                     app.transports.upgrade(sid, conn.clone());
@@ -203,12 +241,20 @@ impl State {
             Ok(None) => Ok(()),
             Ok(Some(block)) => {
                 app.metrics.refusals_total.inc(["blocked"]);
-                Err(Refusal { status: StatusCode::FORBIDDEN, code: "blocked", message: "you're banned", retry_after: Some(block.left) })
+                Err(Refusal {
+                    status: StatusCode::FORBIDDEN,
+                    code: "blocked",
+                    message: "you're banned",
+                    retry_after: Some(block.left),
+                })
             }
             Err(error) => {
                 tracing::debug!(%error, "handshake refused: blocks cannot be checked");
                 app.metrics.refusals_total.inc(["unavailable"]);
-                Err(unavailable("auth_unavailable", "the service is not available right now"))
+                Err(unavailable(
+                    "auth_unavailable",
+                    "the service is not available right now",
+                ))
             }
         }
     }
@@ -217,7 +263,9 @@ impl State {
 impl Refusal {
     fn response(&self) -> Response<Body> {
         let mut json = serde_json::json!({"code": self.code, "message": self.message});
-        let mut response = Response::builder().status(self.status).header(header::CONTENT_TYPE, "application/json");
+        let mut response = Response::builder()
+            .status(self.status)
+            .header(header::CONTENT_TYPE, "application/json");
         if let Some(after) = self.retry_after {
             json["retryAfterMs"] = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).into();
             response = response.header(header::RETRY_AFTER, after.as_secs().max(1));
@@ -228,14 +276,25 @@ impl Refusal {
 
 fn add_cors(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        HeaderValue::from_static("true"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, POST"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("content-type"),
+    );
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
 fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// The request with fresh copies of the little that is needed. Header values and the URI are slices of hyper's read
@@ -249,7 +308,11 @@ fn slim(request: Request<Incoming>, client: ClientInfo) -> Request<Incoming> {
         *slim.uri_mut() = uri;
     }
     for name in KEPT_HEADERS {
-        if let Some(value) = parts.headers.get(&name).and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+        if let Some(value) = parts
+            .headers
+            .get(&name)
+            .and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok())
+        {
             slim.headers_mut().insert(name, value);
         }
     }

@@ -92,7 +92,11 @@ async fn beat(app: &Arc<App>) {
 
 /// Writes what was counted, and removes sockets that could not be removed before.
 pub async fn flush(app: &Arc<App>) {
-    let counts: Vec<(UserId, u32)> = app.message_counts.iter().map(|entry| (entry.key().clone(), *entry.value())).collect();
+    let counts: Vec<(UserId, u32)> = app
+        .message_counts
+        .iter()
+        .map(|entry| (entry.key().clone(), *entry.value()))
+        .collect();
     for batch in counts.chunks(BATCH) {
         if let Err(error) = app.redis.count_messages(batch).await {
             tracing::debug!(%error, "message counts not written");
@@ -137,7 +141,11 @@ pub async fn reap(app: Arc<App>) {
         };
         let since = *reachable_since.get_or_insert_with(Instant::now);
         // A node that has just started has seen nothing yet, but Redis' own uptime proves that the others could return.
-        let watched = if uptime > REAP_AFTER + NODE_TTL { REAP_AFTER } else { since.elapsed() };
+        let watched = if uptime > REAP_AFTER + NODE_TTL {
+            REAP_AFTER
+        } else {
+            since.elapsed()
+        };
         if uptime < REAP_AFTER || watched < REAP_AFTER {
             continue;
         }

@@ -72,7 +72,15 @@ impl Redis {
     pub async fn set_aside(&self, partition: u16, entry: &ArchiveEntry) -> Result<(), RedisError> {
         let client = self.any()?;
         let key = self.keys.archive_dead(partition);
-        let _id: String = client.xadd(key, false, ("MAXLEN", "~", DEAD_MAX), XID::Auto, ("e", entry.json.get())).await?;
+        let _id: String = client
+            .xadd(
+                key,
+                false,
+                ("MAXLEN", "~", DEAD_MAX),
+                XID::Auto,
+                ("e", entry.json.get()),
+            )
+            .await?;
         self.trim_archive(partition, std::slice::from_ref(entry)).await
     }
 

@@ -296,10 +296,11 @@ async fn apply(tasks: &Tasks, rooms: &mut HashSet<RoomId>, batch: &mut Vec<Reque
                 leaves.push(room);
             }
         }
-        if !leaves.is_empty() && tasks.client.is_connected() {
-            if let Err(error) = tasks.send_unsubscribe(&leaves).await {
-                tracing::debug!(%error, "unsubscribe failed");
-            }
+        if !leaves.is_empty()
+            && tasks.client.is_connected()
+            && let Err(error) = tasks.send_unsubscribe(&leaves).await
+        {
+            tracing::debug!(%error, "unsubscribe failed");
         }
     }
 }

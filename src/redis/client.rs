@@ -133,7 +133,10 @@ impl Redis {
 
     /// A connection for calls that belong to no room.
     pub(super) fn any(&self) -> Result<&Client, RedisError> {
-        self.clients.iter().find(|client| client.is_connected()).ok_or(RedisError::Unavailable)
+        self.clients
+            .iter()
+            .find(|client| client.is_connected())
+            .ok_or(RedisError::Unavailable)
     }
 
     /// Calls on a connection that is away are refused at once, unsent, instead of being sent late.

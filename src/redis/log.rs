@@ -210,7 +210,11 @@ impl Redis {
     pub async fn publish_update(&self, room: &RoomId, json: &str) -> Result<(), RedisError> {
         let client = self.for_room(room)?;
         let (channel, payload) = (self.keys.live(room), format!("! {json}"));
-        let () = if self.is_clustered() { client.spublish(channel, payload).await? } else { client.publish(channel, payload).await? };
+        let () = if self.is_clustered() {
+            client.spublish(channel, payload).await?
+        } else {
+            client.publish(channel, payload).await?
+        };
         Ok(())
     }
 

@@ -137,8 +137,12 @@ struct Admitted {
 /// Every row of the contract's handshake table.
 async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2: bool) -> Result<Verified, Refusal> {
     let text = |value: &serde_json::Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let fields =
-        (text(&payload.access_token), text(&payload.refresh_token), text(&payload.user_agent), text(&payload.username));
+    let fields = (
+        text(&payload.access_token),
+        text(&payload.refresh_token),
+        text(&payload.user_agent),
+        text(&payload.username),
+    );
     let (Some(access), Some(refresh), Some(user_agent), Some(username)) = fields else {
         return banned(app, client, "missing_field").await;
     };
@@ -158,9 +162,10 @@ async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2
             return Err(Refusal::Unavailable);
         }
         Err(VerifyError::Invalid(_)) => match app.auth.refresh(&refresh, proto2).await {
-            Ok(refreshed) if is_user(&refreshed.identity) => {
-                (refreshed.identity, Some((refreshed.access_token, refreshed.refresh_token)))
-            }
+            Ok(refreshed) if is_user(&refreshed.identity) => (
+                refreshed.identity,
+                Some((refreshed.access_token, refreshed.refresh_token)),
+            ),
             Ok(_) => {
                 app.guard.block_address(client.address, "refresh_of_another").await;
                 return Err(Refusal::InvalidRefreshToken);
@@ -175,14 +180,30 @@ async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2
             }
         },
     };
-    let blocked = app.guard.blocked_identity(&identity).await.map_err(|_| Refusal::Unavailable)?;
-    let revoked = app.guard.is_revoked(&identity).await.map_err(|_| Refusal::Unavailable)?;
+    let blocked = app
+        .guard
+        .blocked_identity(&identity)
+        .await
+        .map_err(|_| Refusal::Unavailable)?;
+    let revoked = app
+        .guard
+        .is_revoked(&identity)
+        .await
+        .map_err(|_| Refusal::Unavailable)?;
     if blocked.is_some() || revoked {
         return Err(Refusal::Banned);
     }
     let rotated = refreshed.as_ref().and_then(|(_, rotated)| rotated.clone());
-    let tokens = Tokens { refresh: rotated.unwrap_or(refresh) };
-    let handshake = Handshake { identity, tokens, client: client.clone(), proto2, user_agent };
+    let tokens = Tokens {
+        refresh: rotated.unwrap_or(refresh),
+    };
+    let handshake = Handshake {
+        identity,
+        tokens,
+        client: client.clone(),
+        proto2,
+        user_agent,
+    };
     Ok(Verified { handshake, refreshed })
 }
 
@@ -208,16 +229,29 @@ pub struct Connected(pub Arc<App>);
 impl ConnectHandler<Adapter, Self> for Connected {
     fn call(&self, socket: Socket, _auth: Option<Value>) {
         let app = &self.0;
-        let Some(admitted) = socket.extensions.remove::<Arc<Admitted>>() else { return };
+        let Some(admitted) = socket.extensions.remove::<Arc<Admitted>>() else {
+            return;
+        };
         let Admitted { session, refreshed } = &*admitted;
-        app.metrics.handshakes_total.inc([if refreshed.is_some() { "refreshed" } else { "connected" }]);
+        app.metrics
+            .handshakes_total
+            .inc([if refreshed.is_some() { "refreshed" } else { "connected" }]);
         let user = session.identity().user;
         // Local: the adapter finds the socket here when another node emits to its user.
         socket.join(format!("user:{user}"));
-        app.sockets.insert(socket.id, Live { session: session.clone(), socket: socket.clone() });
+        app.sockets.insert(
+            socket.id,
+            Live {
+                session: session.clone(),
+                socket: socket.clone(),
+            },
+        );
         app.metrics.connections.inc();
         if let Some((access_token, refresh_token)) = refreshed {
-            let answer = TokenRefresh { access_token, refresh_token: refresh_token.as_deref() };
+            let answer = TokenRefresh {
+                access_token,
+                refresh_token: refresh_token.as_deref(),
+            };
             app.deliver.emit_now(&socket, event::TOKEN_REFRESH, &answer);
         }
         Inbox::open(session, &socket);

@@ -17,11 +17,7 @@ const NOTICE_GRACE: Duration = Duration::from_millis(250);
 const PAGE: usize = 100;
 
 /// Follows the control stream from now on, until stopped.
-pub async fn follow_control(
-    app: Arc<App>,
-    mut news: tokio::sync::watch::Receiver<u64>,
-    stop: CancellationToken,
-) {
+pub async fn follow_control(app: Arc<App>, mut news: tokio::sync::watch::Receiver<u64>, stop: CancellationToken) {
     let mut position = loop {
         match app.redis.control_position().await {
             Ok(position) => break position,
@@ -64,7 +60,11 @@ pub async fn follow_control(
 fn carry_out(app: &App, act: &Act) {
     let live = app.live();
     match act {
-        Act::Cut { scope, code, blocked_for_ms } => {
+        Act::Cut {
+            scope,
+            code,
+            blocked_for_ms,
+        } => {
             let Ok(scope) = scope.parse::<Scope>() else { return };
             for Live { session, socket } in live.iter().filter(|live| is_in_scope(app, &live.session, &scope)) {
                 cut(session, socket, code, *blocked_for_ms);
@@ -95,7 +95,14 @@ fn is_in_scope(app: &App, session: &Session, scope: &Scope) -> bool {
 
 fn evict(live: &Live, room: &RoomId, gone: bool) {
     // Evictions are never refused by a full inbox.
-    let _queued = Inbox::push(&live.session, &live.socket, Job::Evict { room: room.clone(), gone });
+    let _queued = Inbox::push(
+        &live.session,
+        &live.socket,
+        Job::Evict {
+            room: room.clone(),
+            gone,
+        },
+    );
 }
 
 /// Tells a socket why, and closes its transport as soon as that had the time to leave.
@@ -104,7 +111,14 @@ pub fn cut(session: &Arc<Session>, socket: &Socket, code: &str, blocked_for_ms: 
     session.app.metrics.cuts_total.inc(["blocked"]);
     let message = explain(code);
     // A full queue only means that the reason stays unknown.
-    let _full = socket.emit(event::SECURITY_NOTICE, &SecurityNotice { code, message, blocked_for_ms });
+    let _full = socket.emit(
+        event::SECURITY_NOTICE,
+        &SecurityNotice {
+            code,
+            message,
+            blocked_for_ms,
+        },
+    );
     let (app, socket) = (session.app.clone(), socket.clone());
     app.tracker.clone().spawn(async move {
         tokio::time::sleep(NOTICE_GRACE).await;
@@ -122,6 +136,7 @@ fn explain(code: &str) -> &'static str {
         "forged_room" => "A request named a room that does not exist in this form.",
         "user_refused" => "The room service does not know this user.",
         "sync_without_user" => "A request did not say who it is for.",
+        "revoked" => "This login was ended.",
         "strikes" => "Too many requests were refused.",
         _ => "This connection was closed for security reasons.",
     }

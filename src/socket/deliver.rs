@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use socketioxide::socket::Sid;
 use socketioxide::SendError;
+use socketioxide::socket::Sid;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
@@ -157,18 +157,32 @@ impl Deliver {
             room.interest.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
             Interest(room.clone())
         };
-        interest.0.subscribed.get_or_try_init(|| self.bus.subscribe(room)).await?;
+        interest
+            .0
+            .subscribed
+            .get_or_try_init(|| self.bus.subscribe(room))
+            .await?;
         Ok(interest)
     }
 
     /// Makes the socket a member that has everything up to `at`; it gets what follows once [`Self::catch_up`] ends.
     pub fn add_member(&self, interest: &Interest, session: &Session, socket: &Socket, at: Position, page: &LogPage) {
-        let peer = Peer { socket: socket.clone(), proto2: session.proto2 };
+        let peer = Peer {
+            socket: socket.clone(),
+            proto2: session.proto2,
+        };
         interest.0.feed().add_member(socket.id, peer, at, page);
     }
 
     /// Brings a new member from where its page ended to the live delivery.
-    pub async fn catch_up(self: &Arc<Self>, chat: &Chat, interest: &Interest, socket: &Socket, at: Position, page: &LogPage) {
+    pub async fn catch_up(
+        self: &Arc<Self>,
+        chat: &Chat,
+        interest: &Interest,
+        socket: &Socket,
+        at: Position,
+        page: &LogPage,
+    ) {
         let room = interest.0.clone();
         if !room.feed().go_live(&socket.id, at) {
             self.bring_up(chat, &room, socket, at, &page.epoch).await;
@@ -189,7 +203,10 @@ impl Deliver {
     /// Notes that a socket belongs to rooms, for `roomUpdate`.
     pub fn add_belonging(&self, rooms: &[RoomId], socket: &Socket) {
         for room in rooms {
-            self.belonging.entry(room.clone()).or_default().insert(socket.id, socket.clone());
+            self.belonging
+                .entry(room.clone())
+                .or_default()
+                .insert(socket.id, socket.clone());
         }
     }
 
@@ -219,7 +236,9 @@ impl Deliver {
     }
 
     fn deliver(self: &Arc<Self>, chat: &Arc<Chat>, room: &RoomId, event: &RoomEvent) {
-        let Some(room) = self.rooms.get(room).map(|room| room.clone()) else { return };
+        let Some(room) = self.rooms.get(room).map(|room| room.clone()) else {
+            return;
+        };
         let mut feed = room.feed();
         match feed.offer(event) {
             Offer::Deliver => {
@@ -260,10 +279,17 @@ impl Deliver {
         lagging
     }
 
-    fn bring_up_all(self: &Arc<Self>, chat: &Arc<Chat>, room: &Arc<Room>, lagging: Vec<(Socket, Position)>, event: &RoomEvent) {
+    fn bring_up_all(
+        self: &Arc<Self>,
+        chat: &Arc<Chat>,
+        room: &Arc<Room>,
+        lagging: Vec<(Socket, Position)>,
+        event: &RoomEvent,
+    ) {
         for (socket, at) in lagging {
             let (deliver, chat, room, epoch) = (self.clone(), chat.clone(), room.clone(), event.epoch.clone());
-            self.tracker.spawn(async move { deliver.bring_up(&chat, &room, &socket, at, &epoch).await });
+            self.tracker
+                .spawn(async move { deliver.bring_up(&chat, &room, &socket, at, &epoch).await });
         }
     }
 
@@ -354,7 +380,11 @@ impl Deliver {
     fn tell_broken(&self, feed: &mut RoomFeed, room: &RoomId, page: &LogPage) {
         for (sid, member) in feed.displaced_members() {
             if member.handle.proto2 {
-                let lost = SyncLost { room_id: room, epoch: page.epoch.as_str(), top_seq: page.top.seq };
+                let lost = SyncLost {
+                    room_id: room,
+                    epoch: page.epoch.as_str(),
+                    top_seq: page.top.seq,
+                };
                 self.emit_now(&member.handle.socket, event::SYNC_LOST, &lost);
             } else {
                 self.cut(*sid, "sync_lost");
@@ -378,10 +408,10 @@ impl Deliver {
 
     /// Emits a `roomUpdate` to everybody here who belongs to the room, or keeps the newest for its turn.
     fn update(&self, room: &RoomId, json: String) {
-        let mut update = self
-            .updates
-            .entry(room.clone())
-            .or_insert_with(|| Update { sent: Instant::now() - UPDATE_PERIOD, waiting: None });
+        let mut update = self.updates.entry(room.clone()).or_insert_with(|| Update {
+            sent: Instant::now() - UPDATE_PERIOD,
+            waiting: None,
+        });
         if update.sent.elapsed() < UPDATE_PERIOD {
             update.waiting = Some(json);
             return;
@@ -392,7 +422,9 @@ impl Deliver {
     }
 
     fn emit_update(&self, room: &RoomId, json: &str) {
-        let Ok(json) = serde_json::from_str::<&RawValue>(json) else { return };
+        let Ok(json) = serde_json::from_str::<&RawValue>(json) else {
+            return;
+        };
         if let Some(sockets) = self.belonging.get(room) {
             for socket in sockets.values() {
                 // Best effort: a slow socket learns the next one.
@@ -403,8 +435,12 @@ impl Deliver {
 
     /// Periodic work: updates whose turn has come, and rooms that nobody wants any more.
     pub fn sweep(&self) {
-        let due: Vec<RoomId> =
-            self.updates.iter().filter(|update| update.sent.elapsed() >= UPDATE_PERIOD).map(|update| update.key().clone()).collect();
+        let due: Vec<RoomId> = self
+            .updates
+            .iter()
+            .filter(|update| update.sent.elapsed() >= UPDATE_PERIOD)
+            .map(|update| update.key().clone())
+            .collect();
         for room in due {
             let waiting = match self.updates.get_mut(&room) {
                 Some(mut update) => {

@@ -61,8 +61,14 @@ fn split(packet: &Value) -> Option<(Cow<'_, str>, Option<&RawValue>)> {
 impl Event {
     fn new(incoming: Incoming) -> Self {
         let name = split(&incoming.packet).map(|(name, _)| name);
-        let name = NAMES.into_iter().find(|known| name.as_deref() == Some(known)).unwrap_or("unknown");
-        Self { reply: Reply::new(name, incoming.ack_id), packet: incoming.packet }
+        let name = NAMES
+            .into_iter()
+            .find(|known| name.as_deref() == Some(known))
+            .unwrap_or("unknown");
+        Self {
+            reply: Reply::new(name, incoming.ack_id),
+            packet: incoming.packet,
+        }
     }
 
     /// The object that the event carries.
@@ -72,7 +78,9 @@ impl Event {
             return Err(ChatError::BadPayload("binary attachments are not supported".into()));
         }
         let missing = || ChatError::BadPayload("the payload must be an object".into());
-        let raw = split(&self.packet).and_then(|(_, payload)| payload).ok_or_else(missing)?;
+        let raw = split(&self.packet)
+            .and_then(|(_, payload)| payload)
+            .ok_or_else(missing)?;
         Payload::parse(raw)
     }
 }

@@ -95,7 +95,12 @@ impl Inbox {
     fn take(&self, max: usize, same: impl Fn(&Job) -> bool) -> Vec<Job> {
         let mut state = self.lock();
         let mut taken = Vec::new();
-        while taken.len() < max && state.jobs.front().is_some_and(|job| taken.is_empty() || (same(job) && same(&taken[0]))) {
+        while taken.len() < max
+            && state
+                .jobs
+                .front()
+                .is_some_and(|job| taken.is_empty() || (same(job) && same(&taken[0])))
+        {
             let Some(job) = state.jobs.pop_front() else { break };
             if let Job::Event(incoming) = &job {
                 state.bytes = state.bytes.saturating_sub(size_of_packet(&incoming.packet));

@@ -171,12 +171,23 @@ impl<'a> RoomUpdate<'a> {
     /// The update of a room with these participants.
     pub fn new(room_id: &'a RoomId, participants: &'a [Participant]) -> Self {
         if participants.len() > PARTICIPANTS_MAX {
-            return Self { room_id, participants: None, count: Some(participants.len()) };
+            return Self {
+                room_id,
+                participants: None,
+                count: Some(participants.len()),
+            };
         }
         let people = participants
             .iter()
-            .map(|person| Person { platformid: person.platformid.as_deref(), nickname: person.nickname.as_deref() })
+            .map(|person| Person {
+                platformid: person.platformid.as_deref(),
+                nickname: person.nickname.as_deref(),
+            })
             .collect();
-        Self { room_id, participants: Some(people), count: None }
+        Self {
+            room_id,
+            participants: Some(people),
+            count: None,
+        }
     }
 }

@@ -37,15 +37,35 @@ impl Reply {
 
     /// Acks a stored event.
     pub async fn stored(self, app: &App, socket: &Socket, receipt: &Receipt) {
-        let Receipt { id, seq, epoch, ts, dup } = receipt;
-        self.send(app, socket, &Stored { ok: true, id, seq: *seq, epoch: epoch.as_str(), ts: *ts, dup: *dup }).await;
+        let Receipt {
+            id,
+            seq,
+            epoch,
+            ts,
+            dup,
+        } = receipt;
+        self.send(
+            app,
+            socket,
+            &Stored {
+                ok: true,
+                id,
+                seq: *seq,
+                epoch: epoch.as_str(),
+                ts: *ts,
+                dup: *dup,
+            },
+        )
+        .await;
     }
 
     /// Answers that it was not done, and why.
     pub async fn fail(self, app: &App, socket: &Socket, error: &ChatError) {
         let message = error.to_string();
         let failure = self.failure(app, socket, error, &message);
-        app.deliver.patiently(socket, || self.send_failure(socket, &failure)).await;
+        app.deliver
+            .patiently(socket, || self.send_failure(socket, &failure))
+            .await;
     }
 
     /// As [`Self::fail`], from where nothing can be awaited: a client that does not read its answers is cut.
@@ -65,7 +85,9 @@ impl Reply {
             error: wants_ack.then_some(message),
             code: error.code(),
             message,
-            retry_after_ms: error.retry_after().and_then(|after| u64::try_from(after.as_millis()).ok()),
+            retry_after_ms: error
+                .retry_after()
+                .and_then(|after| u64::try_from(after.as_millis()).ok()),
         }
     }
 
@@ -78,7 +100,9 @@ impl Reply {
 
     async fn ack<T: Serialize + ?Sized>(self, app: &App, socket: &Socket, value: &T) {
         if self.ack_id.is_some() {
-            app.deliver.patiently(socket, || ack_sender(socket, self.ack_id).send(value)).await;
+            app.deliver
+                .patiently(socket, || ack_sender(socket, self.ack_id).send(value))
+                .await;
         }
     }
 }

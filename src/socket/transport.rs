@@ -68,7 +68,9 @@ impl Conn {
     pub fn note_write(&self, blocked: bool) {
         let since = self.blocked_since.load(Ordering::Relaxed);
         if blocked && since == 0 {
-            let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+            let now = u64::try_from(self.started.elapsed().as_millis())
+                .unwrap_or(u64::MAX)
+                .max(1);
             self.blocked_since.store(now, Ordering::Relaxed);
         } else if !blocked && since != 0 {
             self.blocked_since.store(0, Ordering::Relaxed);

@@ -20,7 +20,11 @@ pub fn init_with(filter: &str, format: LogFormat) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn subscriber<W>(filter: &str, format: LogFormat, writer: W) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, ConfigError>
+fn subscriber<W>(
+    filter: &str,
+    format: LogFormat,
+    writer: W,
+) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, ConfigError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -32,7 +36,9 @@ where
         )
     })?;
     let registry = tracing_subscriber::registry().with(parsed);
-    let layer = tracing_subscriber::fmt::layer().with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_writer(writer);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(writer);
     Ok(match format {
         LogFormat::Text => Box::new(registry.with(layer)),
         LogFormat::Json => Box::new(registry.with(layer.json().flatten_event(true))),

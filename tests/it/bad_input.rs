@@ -21,14 +21,34 @@ async fn every_event_answers_bad_input_with_the_contracts_code() {
         ("message", json!({"roomID": "room-0"}), "bad_payload"),
         ("message", json!({"roomID": 7, "message": "x"}), "not_member"),
         ("message", json!({"roomID": true, "message": "x"}), "bad_payload"),
-        ("message", json!({"roomID": "room-0", "message": {"a": 1}}), "bad_payload"),
+        (
+            "message",
+            json!({"roomID": "room-0", "message": {"a": 1}}),
+            "bad_payload",
+        ),
         ("message", json!({"roomID": "room-0", "message": long}), "too_large"),
-        ("message", json!({"roomID": "room-0", "message": "x", "deep": deep}), "bad_payload"),
+        (
+            "message",
+            json!({"roomID": "room-0", "message": "x", "deep": deep}),
+            "bad_payload",
+        ),
         ("message", json!({"roomID": "a{b}", "message": "x"}), "bad_payload"),
         ("message", json!({"roomID": "room-1", "message": "x"}), "not_member"),
-        ("message", json!({"roomID": "room-0", "message": "x", "platformid": "p1"}), "bad_payload"),
-        ("message", json!({"roomID": "room-0", "message": "x", "username": "user1"}), "bad_payload"),
-        ("message", json!({"roomID": "room-0", "message": "x", "cid": "c".repeat(65)}), "bad_payload"),
+        (
+            "message",
+            json!({"roomID": "room-0", "message": "x", "platformid": "p1"}),
+            "bad_payload",
+        ),
+        (
+            "message",
+            json!({"roomID": "room-0", "message": "x", "username": "user1"}),
+            "bad_payload",
+        ),
+        (
+            "message",
+            json!({"roomID": "room-0", "message": "x", "cid": "c".repeat(65)}),
+            "bad_payload",
+        ),
         ("join", json!({}), "bad_payload"),
         ("join", json!({"roomID": "room-1"}), "not_member"),
         ("join", json!({"roomID": "no such room"}), "not_member"),
@@ -36,30 +56,68 @@ async fn every_event_answers_bad_input_with_the_contracts_code() {
         ("join", json!({"roomID": "room-0", "platformid": "p1"}), "bad_payload"),
         ("leave", json!({}), "bad_payload"),
         ("leave", json!({"roomID": "room-1"}), "not_member"),
-        ("editMessage", json!({"roomID": "room-0", "message": "x"}), "bad_payload"),
+        (
+            "editMessage",
+            json!({"roomID": "room-0", "message": "x"}),
+            "bad_payload",
+        ),
         ("editMessage", json!({"roomID": "room-0", "id": "1-1"}), "bad_payload"),
-        ("editMessage", json!({"roomID": "room-0", "id": "1-1", "message": "x"}), "not_found"),
+        (
+            "editMessage",
+            json!({"roomID": "room-0", "id": "1-1", "message": "x"}),
+            "not_found",
+        ),
         ("deleteMessage", json!({"roomID": "room-0"}), "bad_payload"),
         ("deleteMessage", json!({"roomID": "room-0", "id": ["x"]}), "bad_payload"),
         ("deleteroom", json!({}), "bad_payload"),
-        ("deleteroom", json!({"roomID": "room-1", "platformid": "p0", "username": "user0"}), "not_member"),
-        ("deleteroom", json!({"roomID": "room-0", "platformid": "p1", "username": "user1"}), "bad_payload"),
+        (
+            "deleteroom",
+            json!({"roomID": "room-1", "platformid": "p0", "username": "user0"}),
+            "not_member",
+        ),
+        (
+            "deleteroom",
+            json!({"roomID": "room-0", "platformid": "p1", "username": "user1"}),
+            "bad_payload",
+        ),
         ("loadMoreMessages_for_room", json!({}), "bad_payload"),
         ("loadMoreMessages_for_room", json!({"roomId": "room-1"}), "not_member"),
-        ("loadMoreMessages_for_room", json!({"roomId": "room-0", "type": "gap"}), "bad_payload"),
+        (
+            "loadMoreMessages_for_room",
+            json!({"roomId": "room-0", "type": "gap"}),
+            "bad_payload",
+        ),
         ("syncRooms", json!({"platformid": "p0"}), "bad_payload"),
         ("syncRooms", json!({"platformid": "p0", "rooms": "all"}), "bad_payload"),
         ("syncRooms", json!({"platformid": "p1", "rooms": []}), "bad_payload"),
-        ("syncRooms", json!({"platformid": "p0", "rooms": [{"roomId": "room-1"}]}), "not_member"),
-        ("syncRooms", json!({"platformid": "p0", "rooms": vec![json!({"roomId": "room-0"}); 2000]}), "too_many_rooms"),
+        (
+            "syncRooms",
+            json!({"platformid": "p0", "rooms": [{"roomId": "room-1"}]}),
+            "not_member",
+        ),
+        (
+            "syncRooms",
+            json!({"platformid": "p0", "rooms": vec![json!({"roomId": "room-0"}); 2000]}),
+            "too_many_rooms",
+        ),
     ];
     for (event, payload, code) in cases {
         let shown: String = payload.to_string().chars().take(80).collect();
-        let ack = client.emit_ack(event, &payload).await.unwrap_or_else(|error| panic!("{event} {shown}: {error}"));
+        let ack = client
+            .emit_ack(event, &payload)
+            .await
+            .unwrap_or_else(|error| panic!("{event} {shown}: {error}"));
         assert_eq!(ack[0]["code"], code, "{event} {shown}: {ack:?}");
         client.emit(event, &payload).unwrap();
-        let error = client.expect("errorMessage").await.unwrap_or_else(|error| panic!("{event} {shown}: {error}"));
-        assert_eq!((&error[0]["event"], &error[0]["code"]), (&json!(event), &json!(code)), "{shown}");
+        let error = client
+            .expect("errorMessage")
+            .await
+            .unwrap_or_else(|error| panic!("{event} {shown}: {error}"));
+        assert_eq!(
+            (&error[0]["event"], &error[0]["code"]),
+            (&json!(event), &json!(code)),
+            "{shown}"
+        );
     }
     client.emit_args("message", &[]).unwrap();
     assert_eq!(client.expect("errorMessage").await.unwrap()[0]["code"], "bad_payload");
@@ -71,8 +129,14 @@ async fn every_event_answers_bad_input_with_the_contracts_code() {
     });
     assert_eq!(client.emit_ack("message", &sent).await.unwrap()[0]["ok"], true);
     let message = &bystander.expect("message").await.unwrap()[0];
-    assert_eq!((&message["seq"], &message["kind"], &message["message"]), (&json!(1), &json!("message"), &json!("fine")));
-    assert_eq!((&message["clientTimestamp"], &message["extra"]), (&json!("yesterday"), &json!({"id": 1})));
+    assert_eq!(
+        (&message["seq"], &message["kind"], &message["message"]),
+        (&json!(1), &json!("message"), &json!("fine"))
+    );
+    assert_eq!(
+        (&message["clientTimestamp"], &message["extra"]),
+        (&json!("yesterday"), &json!({"id": 1}))
+    );
     assert!(message.get("rev").is_none());
     assert!(bystander.take("errorMessage").is_empty() && bystander.is_connected());
 }
@@ -82,7 +146,10 @@ async fn broken_frames_cut_only_their_sender() {
     let world = World::start(1).await;
     let (bystander, _) = world.joined(0, 4, "room-0").await;
     let frames: Vec<String> = vec![
-        format!("42[\"message\",{{\"roomID\":\"room-0\",\"message\":\"{}\"}}]", "x".repeat(100_000)),
+        format!(
+            "42[\"message\",{{\"roomID\":\"room-0\",\"message\":\"{}\"}}]",
+            "x".repeat(100_000)
+        ),
         "42[\"message\",".into(),
         "42{}".into(),
         "4".into(),
@@ -111,7 +178,9 @@ async fn broken_frames_cut_only_their_sender() {
     }
     let large = world.connect(0, 0).await;
     large.send_raw(format!("42[\"x\",\"{}\"]", "x".repeat(70_000))).unwrap();
-    tokio::time::timeout(Duration::from_secs(5), large.closed()).await.expect("an oversize frame cuts");
+    tokio::time::timeout(Duration::from_secs(5), large.closed())
+        .await
+        .expect("an oversize frame cuts");
 }
 
 #[tokio::test(flavor = "multi_thread")]

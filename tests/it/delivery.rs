@@ -48,14 +48,24 @@ async fn burst_of_1000_arrives_in_order_also_at_a_reader_that_pauses() {
     let acks: Vec<_> = (0..MESSAGES)
         .map(|n| {
             checker.sent("writer", "room-0", &n.to_string());
-            writer.emit_ack_later("message", &json!({"roomID": "room-0", "message": padding, "n": n.to_string()})).unwrap()
+            writer
+                .emit_ack_later(
+                    "message",
+                    &json!({"roomID": "room-0", "message": padding, "n": n.to_string()}),
+                )
+                .unwrap()
         })
         .collect();
     for (n, ack) in acks.into_iter().enumerate() {
         let (ack, _) = ack.await.unwrap();
         assert_eq!(ack[0]["ok"], true, "message {n}: {ack:?}");
         let (id, epoch) = (ack[0]["id"].as_str().unwrap(), ack[0]["epoch"].as_str().unwrap());
-        let receipt = Receipt { id, epoch, seq: ack[0]["seq"].as_u64().unwrap(), ts: ack[0]["ts"].as_u64().unwrap() };
+        let receipt = Receipt {
+            id,
+            epoch,
+            seq: ack[0]["seq"].as_u64().unwrap(),
+            ts: ack[0]["ts"].as_u64().unwrap(),
+        };
         checker.acked("writer", "room-0", &n.to_string(), receipt);
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -71,7 +81,10 @@ async fn burst_of_1000_arrives_in_order_also_at_a_reader_that_pauses() {
 }
 
 async fn receive(checker: &mut Checker, reader: &str, client: &Client) -> Value {
-    let args = client.expect("message").await.unwrap_or_else(|error| panic!("{reader}: {error}"));
+    let args = client
+        .expect("message")
+        .await
+        .unwrap_or_else(|error| panic!("{reader}: {error}"));
     let message = &args[0];
     let entry = Entry {
         epoch: message["epoch"].as_str().unwrap(),
@@ -169,7 +182,10 @@ async fn reader_that_never_reads_is_cut_and_nobody_else_notices() {
         reader.expect("message").await.unwrap();
         writer.expect("message").await.unwrap();
     }
-    until("the stalled socket is gone", Duration::from_secs(25), || async { world.metric(0, "roomcast_connections") == 2.0 }).await;
+    until("the stalled socket is gone", Duration::from_secs(25), || async {
+        world.metric(0, "roomcast_connections") == 2.0
+    })
+    .await;
     let room = world.redis.members("joinedRoomUsers:room-0").await;
     assert_eq!(room.len(), 2, "{room:?}");
 }
@@ -189,10 +205,18 @@ async fn late_joiner_gets_what_was_said_and_then_the_live_rest() {
     });
     let reader = world.connect(1, 4).await;
     let cursor = &ack["id"];
-    let joined = reader.emit_ack("join", &json!({"roomID": "room-0", "lastmessage": cursor})).await.unwrap();
+    let joined = reader
+        .emit_ack("join", &json!({"roomID": "room-0", "lastmessage": cursor}))
+        .await
+        .unwrap();
     assert_eq!(joined[0]["ok"], true);
     let previous = reader.expect("previousMessages").await.unwrap();
-    let mut seqs: Vec<u64> = previous[0].as_array().unwrap().iter().map(|m| m["seq"].as_u64().unwrap()).collect();
+    let mut seqs: Vec<u64> = previous[0]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["seq"].as_u64().unwrap())
+        .collect();
     let _writer = within("the writer is done", writing).await.unwrap();
     while *seqs.last().unwrap() < 202 {
         seqs.push(reader.expect("message").await.unwrap()[0]["seq"].as_u64().unwrap());

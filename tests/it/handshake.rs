@@ -15,14 +15,23 @@ async fn refused(world: &World, address: &str, auth: Value) -> String {
 }
 
 async fn connect(world: &World, address: &str, auth: Value) -> Result<Client, ConnectError> {
-    world.client(0, 0).auth(auth).local_address(address.parse().unwrap()).connect().await
+    world
+        .client(0, 0)
+        .auth(auth)
+        .local_address(address.parse().unwrap())
+        .connect()
+        .await
 }
 
 /// Whether the address is blocked: the next handshake is refused before the upgrade.
 async fn is_blocked(world: &World, address: &str) -> bool {
     match connect(world, address, auth(0)).await {
         Ok(_) => false,
-        Err(ConnectError::Http { status: 403, body, headers }) => {
+        Err(ConnectError::Http {
+            status: 403,
+            body,
+            headers,
+        }) => {
             let body: Value = serde_json::from_str(&body).unwrap();
             assert_eq!(body["code"], "blocked");
             assert!(body["retryAfterMs"].as_u64().unwrap() <= 60_000);
@@ -41,26 +50,45 @@ fn with(mut auth: Value, field: &str, value: Value) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_field_or_foreign_application_blocks_the_address() {
     let world = World::start(1).await;
-    for (n, field) in ["accessToken", "refreshToken", "userAgent", "username"].into_iter().enumerate() {
+    for (n, field) in ["accessToken", "refreshToken", "userAgent", "username"]
+        .into_iter()
+        .enumerate()
+    {
         let address = format!("127.0.1.{}", n + 1);
         let mut auth = auth(0);
         auth.as_object_mut().unwrap().remove(field);
         assert_eq!(refused(&world, &address, auth).await, "you're banned", "{field}");
         assert!(is_blocked(&world, &address).await, "{field}");
     }
-    assert_eq!(refused(&world, "127.0.1.9", with(auth(0), "userAgent", json!("curl/8"))).await, "you're banned");
+    assert_eq!(
+        refused(&world, "127.0.1.9", with(auth(0), "userAgent", json!("curl/8"))).await,
+        "you're banned"
+    );
     assert!(is_blocked(&world, "127.0.1.9").await);
-    assert!(!is_blocked(&world, "127.0.1.10").await, "other addresses are not touched");
+    assert!(
+        !is_blocked(&world, "127.0.1.10").await,
+        "other addresses are not touched"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn valid_token_connects_its_user_in_any_case_of_the_name_and_nobody_else() {
     let world = World::start(1).await;
-    connect(&world, "127.0.1.1", with(auth(0), "username", json!("USER0"))).await.unwrap();
-    assert_eq!(refused(&world, "127.0.1.1", with(auth(0), "username", json!("user1"))).await, "you're banned");
+    connect(&world, "127.0.1.1", with(auth(0), "username", json!("USER0")))
+        .await
+        .unwrap();
+    assert_eq!(
+        refused(&world, "127.0.1.1", with(auth(0), "username", json!("user1"))).await,
+        "you're banned"
+    );
     // The token was verified, so the block acts on its session (here: its user), not on the address.
     assert_eq!(refused(&world, "127.0.1.2", auth(0)).await, "you're banned");
-    world.client(0, 1).local_address("127.0.1.1".parse().unwrap()).connect().await.unwrap();
+    world
+        .client(0, 1)
+        .local_address("127.0.1.1".parse().unwrap())
+        .connect()
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,11 +104,18 @@ async fn token_that_does_not_hold_is_exchanged_in_silence() {
         format!("{head}{}{}", if tail.starts_with('x') { 'y' } else { 'x' }, &tail[1..])
     };
     for access in [expired.as_str(), &forged, "garbage"] {
-        let auth = with(with(auth(0), "accessToken", json!(access)), "refreshToken", json!(refresh));
+        let auth = with(
+            with(auth(0), "accessToken", json!(access)),
+            "refreshToken",
+            json!(refresh),
+        );
         let client = connect(&world, "127.0.1.1", auth).await.unwrap();
         let refreshed = client.expect("token:refresh").await.unwrap();
         assert!(refreshed[0]["accessToken"].is_string());
-        assert!(refreshed[0].get("refreshToken").is_none(), "a legacy client keeps its refresh token");
+        assert!(
+            refreshed[0].get("refreshToken").is_none(),
+            "a legacy client keeps its refresh token"
+        );
     }
 }
 
@@ -88,10 +123,22 @@ async fn token_that_does_not_hold_is_exchanged_in_silence() {
 async fn refresh_token_of_another_or_refused_blocks() {
     let world = World::start(1).await;
     let (_, others) = world.services.login(1).await;
-    let auth = |refresh: &str| with(with(auth(0), "accessToken", json!("bad")), "refreshToken", json!(refresh));
-    assert_eq!(refused(&world, "127.0.1.1", auth(&others)).await, "Invalid refresh token");
+    let auth = |refresh: &str| {
+        with(
+            with(auth(0), "accessToken", json!("bad")),
+            "refreshToken",
+            json!(refresh),
+        )
+    };
+    assert_eq!(
+        refused(&world, "127.0.1.1", auth(&others)).await,
+        "Invalid refresh token"
+    );
     assert!(is_blocked(&world, "127.0.1.1").await);
-    assert_eq!(refused(&world, "127.0.1.2", auth("nobody knows this")).await, "Token refresh failed");
+    assert_eq!(
+        refused(&world, "127.0.1.2", auth("nobody knows this")).await,
+        "Token refresh failed"
+    );
     assert!(is_blocked(&world, "127.0.1.2").await);
 }
 
@@ -99,11 +146,20 @@ async fn refresh_token_of_another_or_refused_blocks() {
 async fn outage_of_the_auth_service_never_blocks() {
     let world = World::with(1, &[("UPSTREAM_TIMEOUT", "500ms")]).await;
     let bad = with(auth(0), "accessToken", json!("bad"));
-    let faults =
-        [Switchable::Status(500), Switchable::Status(404), Switchable::Status(302), Switchable::Garbage, Switchable::Hang];
+    let faults = [
+        Switchable::Status(500),
+        Switchable::Status(404),
+        Switchable::Status(302),
+        Switchable::Garbage,
+        Switchable::Hang,
+    ];
     for fault in faults {
         world.services.fail("/refresh-token", fault);
-        assert_eq!(refused(&world, "127.0.1.1", bad.clone()).await, "auth_unavailable", "{fault:?}");
+        assert_eq!(
+            refused(&world, "127.0.1.1", bad.clone()).await,
+            "auth_unavailable",
+            "{fault:?}"
+        );
         let message = refused(&world, "127.0.1.1", with(bad.clone(), "proto", json!(2))).await;
         let message: Value = serde_json::from_str(&message).unwrap();
         assert_eq!(message["code"], "auth_unavailable");
@@ -117,12 +173,18 @@ async fn outage_of_the_auth_service_never_blocks() {
 async fn http_mode_verifies_at_the_auth_service() {
     let world = World::with(1, &[("AUTH_MODE", "http")]).await;
     let (access, refresh) = world.services.login(0).await;
-    let good = with(with(auth(0), "accessToken", json!(access)), "refreshToken", json!(refresh));
+    let good = with(
+        with(auth(0), "accessToken", json!(access)),
+        "refreshToken",
+        json!(refresh),
+    );
     connect(&world, "127.0.1.1", good.clone()).await.unwrap();
     world.services.fail("/verify-access-token", Switchable::Status(503));
     assert_eq!(refused(&world, "127.0.1.1", good.clone()).await, "auth_unavailable");
     world.services.heal();
-    let client = connect(&world, "127.0.1.1", with(good, "accessToken", json!("bad"))).await.unwrap();
+    let client = connect(&world, "127.0.1.1", with(good, "accessToken", json!("bad")))
+        .await
+        .unwrap();
     client.expect("token:refresh").await.unwrap();
 }
 
@@ -142,7 +204,13 @@ async fn attempts_during_a_block_neither_prolong_nor_raise_it() {
 async fn foreign_origin_is_refused_without_a_strike() {
     let world = World::with(1, &[("CORS_ORIGINS", "https://chat.example")]).await;
     for transport in [Transport::Websocket, Transport::Polling] {
-        let from = |origin: &str| world.client(0, 0).transport(transport).header("origin", origin).connect();
+        let from = |origin: &str| {
+            world
+                .client(0, 0)
+                .transport(transport)
+                .header("origin", origin)
+                .connect()
+        };
         match from("https://evil.example").await {
             Err(ConnectError::Http { status: 403, body, .. }) => assert!(body.contains("origin"), "{body}"),
             other => panic!("{other:?}"),
@@ -156,14 +224,21 @@ async fn foreign_origin_is_refused_without_a_strike() {
 async fn undeclared_proxy_is_never_blocked_and_a_declared_one_is_believed() {
     let world = World::start(1).await;
     let behind = |world: &World, auth: Value| {
-        world.client(0, 0).auth(auth).header("x-forwarded-for", "203.0.113.5").connect()
+        world
+            .client(0, 0)
+            .auth(auth)
+            .header("x-forwarded-for", "203.0.113.5")
+            .connect()
     };
     behind(&world, json!({})).await.unwrap_err();
     behind(&world, auth(0)).await.unwrap();
 
     let world = World::with(1, &[("TRUSTED_PROXIES", "127.0.0.0/8")]).await;
     behind(&world, json!({})).await.unwrap_err();
-    assert!(matches!(behind(&world, auth(0)).await, Err(ConnectError::Http { status: 403, .. })));
+    assert!(matches!(
+        behind(&world, auth(0)).await,
+        Err(ConnectError::Http { status: 403, .. })
+    ));
     world.connect(0, 0).await;
 }
 
@@ -194,7 +269,12 @@ async fn refresh_token_event_is_limited_by_address_on_every_node() {
     let world = World::with(2, &[("GUARD_TOKEN_REQUESTS", "5")]).await;
     let (access, refresh) = world.services.login(0).await;
     let auth = json!({"accessToken": access, "refreshToken": refresh, "userAgent": USER_AGENT, "username": "user0"});
-    let from = |node: usize| world.client(node, 0).auth(auth.clone()).local_address("127.0.1.1".parse().unwrap());
+    let from = |node: usize| {
+        world
+            .client(node, 0)
+            .auth(auth.clone())
+            .local_address("127.0.1.1".parse().unwrap())
+    };
     let (near, far) = (from(0).connect().await.unwrap(), from(1).connect().await.unwrap());
     let other = world.connect(1, 1).await;
     for _ in 0..5 {
@@ -207,10 +287,15 @@ async fn refresh_token_event_is_limited_by_address_on_every_node() {
         client.expect("security:notice").await.unwrap();
         client.closed().await;
     }
-    assert!(matches!(from(1).connect().await, Err(ConnectError::Http { status: 403, .. })));
+    assert!(matches!(
+        from(1).connect().await,
+        Err(ConnectError::Http { status: 403, .. })
+    ));
     assert!(other.is_connected());
     assert_eq!(world.redis.cli(&["GET", "tokenRequests:127.0.1.1"]).await, ["6"]);
-    let ttl: i64 = world.redis.cli(&["TTL", "tokenRequests:127.0.1.1"]).await[0].parse().unwrap();
+    let ttl: i64 = world.redis.cli(&["TTL", "tokenRequests:127.0.1.1"]).await[0]
+        .parse()
+        .unwrap();
     assert!((1..=60).contains(&ttl), "{ttl}");
     let _ = SECRET;
 }

@@ -1,5 +1,8 @@
 //! The integration tests: real Redis, real HTTP, several nodes in one process.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
+
+mod architecture;
 mod bad_input;
 mod chat;
 mod delivery;

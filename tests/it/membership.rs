@@ -18,9 +18,18 @@ async fn legacy_keys_follow_the_sockets() {
     let (laptop, _) = world.joined(1, 0, "room-0").await;
     let (other, _) = world.joined(1, 4, "room-0").await;
     let redis = &world.redis;
-    until("all are written", Duration::from_secs(5), || async { redis.members("roomUsers:room-0").await.len() == 3 }).await;
-    assert_eq!(redis.members("roomUsers:room-0").await, sorted(vec![phone.sid(), laptop.sid(), other.sid()]));
-    assert_eq!(redis.members("joinedRoomUsers:room-0").await, sorted(vec![laptop.sid(), other.sid()]));
+    until("all are written", Duration::from_secs(5), || async {
+        redis.members("roomUsers:room-0").await.len() == 3
+    })
+    .await;
+    assert_eq!(
+        redis.members("roomUsers:room-0").await,
+        sorted(vec![phone.sid(), laptop.sid(), other.sid()])
+    );
+    assert_eq!(
+        redis.members("joinedRoomUsers:room-0").await,
+        sorted(vec![laptop.sid(), other.sid()])
+    );
     assert_eq!(redis.members("userRooms:p0").await, ["room-0"]);
     let ttl: i64 = redis.cli(&["TTL", "userRooms:p0"]).await[0].parse().unwrap();
     assert!((60..=120).contains(&ttl), "{ttl}");
@@ -70,7 +79,11 @@ async fn stopped_node_leaves_nothing_behind() {
     gone.closed().await;
     assert_eq!(world.redis.members("roomUsers:room-0").await, [stays.sid()]);
     assert_eq!(world.redis.members("joinedRoomUsers:room-0").await, [stays.sid()]);
-    assert_eq!(world.redis.cli(&["--scan", "--pattern", "rc:{node:*"]).await.len(), 2, "only the other node's keys");
+    assert_eq!(
+        world.redis.cli(&["--scan", "--pattern", "rc:{node:*"]).await.len(),
+        2,
+        "only the other node's keys"
+    );
     send(&stays, "room-0", "still here").await;
 }
 
@@ -103,6 +116,9 @@ async fn node_that_lost_its_liveness_writes_its_sockets_anew() {
             && world.redis.members("roomUsers:room-0").await == [client.sid()]
     })
     .await;
-    let ack = client.emit_ack("message", &json!({"roomID": "room-0", "message": "x"})).await.unwrap();
+    let ack = client
+        .emit_ack("message", &json!({"roomID": "room-0", "message": "x"}))
+        .await
+        .unwrap();
     assert_eq!(ack[0]["ok"], true);
 }

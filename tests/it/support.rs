@@ -45,7 +45,10 @@ impl World {
             redis,
             services,
             nodes: Vec::new(),
-            settings: settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+            settings: settings
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned()))
+                .collect(),
         };
         for _ in 0..nodes {
             world.add_node().await;
@@ -88,7 +91,9 @@ impl World {
 
     /// A client of a user, not yet connected.
     pub fn client(&self, node: usize, user: usize) -> Builder {
-        Client::builder(self.url(node)).auth(auth(user)).timeout(Duration::from_secs(10))
+        Client::builder(self.url(node))
+            .auth(auth(user))
+            .timeout(Duration::from_secs(10))
     }
 
     /// A connected client of a user.
@@ -144,7 +149,10 @@ pub async fn join(client: &Client, room: &str) -> Vec<Value> {
 
 /// Sends a message and returns its ack, which must be good.
 pub async fn send(client: &Client, room: &str, text: &str) -> Value {
-    let ack = client.emit_ack("message", &json!({"roomID": room, "message": text})).await.unwrap();
+    let ack = client
+        .emit_ack("message", &json!({"roomID": room, "message": text}))
+        .await
+        .unwrap();
     assert_eq!(ack[0]["ok"], true, "{ack:?}");
     ack[0].clone()
 }

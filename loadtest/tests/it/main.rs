@@ -1,4 +1,6 @@
 //! The client against a real server and against servers that misbehave.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
+
 mod misbehaviour;
 mod transports;

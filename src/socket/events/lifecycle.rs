@@ -21,7 +21,12 @@ pub async fn connected(session: &Arc<Session>, socket: &Socket) {
         "userAgent": session.user_agent,
         "node": *session.app.node.get(),
     });
-    if let Err(error) = session.app.redis.record_connection(&session.identity().user, &entry.to_string()).await {
+    if let Err(error) = session
+        .app
+        .redis
+        .record_connection(&session.identity().user, &entry.to_string())
+        .await
+    {
         tracing::debug!(%error, "connection history not written");
     }
 }
@@ -68,7 +73,11 @@ pub async fn forget_room(session: &Arc<Session>, socket: &Socket, room: &RoomId)
     session.rooms.remove(room);
     app.deliver.remove_member(room, socket.id);
     app.deliver.remove_belonging(std::slice::from_ref(room), socket.id);
-    if let Err(error) = app.redis.leave_rooms(&app.node.get(), &session.owned(), std::slice::from_ref(room), true).await {
+    if let Err(error) = app
+        .redis
+        .leave_rooms(&app.node.get(), &session.owned(), std::slice::from_ref(room), true)
+        .await
+    {
         tracing::warn!(%error, "membership not removed");
     }
 }

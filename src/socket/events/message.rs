@@ -40,7 +40,13 @@ pub async fn post(session: &Arc<Session>, socket: &Socket, events: Vec<Event>) {
 fn compose(session: &Session, identity: &Identity, event: &Event) -> Result<(RoomId, Draft), ChatError> {
     let payload = event.payload()?;
     let room = payload.room("roomID")?;
-    let draft = compose_message(&payload, identity, &room, session.app.chat.max_text(), &session.app.mention)?;
+    let draft = compose_message(
+        &payload,
+        identity,
+        &room,
+        session.app.chat.max_text(),
+        &session.app.mention,
+    )?;
     require_joined(session, &room)?;
     Ok((room, draft))
 }

@@ -19,7 +19,10 @@ pub async fn join(session: &Arc<Session>, socket: &Socket, event: &Event) -> Res
     let identity = session.identity();
     crate::chat::check_identity(&payload, &identity)?;
     let (cursor, wanted) = cursor(session, &payload)?;
-    let info = app.chat.check_member(&identity, &session.rooms, &room, payload.raw("createdAt")).await?;
+    let info = app
+        .chat
+        .check_member(&identity, &session.rooms, &room, payload.raw("createdAt"))
+        .await?;
 
     // Subscribed before the log is read: what comes between the two is in the log, what comes later is on the bus.
     let interest = app.deliver.enter(&room).await?;
@@ -30,13 +33,31 @@ pub async fn join(session: &Arc<Session>, socket: &Socket, event: &Event) -> Res
         return Err(error.into());
     }
     app.deliver.add_belonging(std::slice::from_ref(&room), socket);
-    let Previous { messages, changes, top, epoch, recovered, more, page } = previous;
+    let Previous {
+        messages,
+        changes,
+        top,
+        epoch,
+        recovered,
+        more,
+        page,
+    } = previous;
     app.deliver.add_member(&interest, session, socket, top, &page);
     if session.proto2 {
-        let info = PreviousInfo { room_id: &room, epoch: epoch.as_str(), top_seq: top.seq, recovered, more };
-        app.deliver.emit(socket, event::PREVIOUS_MESSAGES, &(messages.as_slice(), info)).await;
+        let info = PreviousInfo {
+            room_id: &room,
+            epoch: epoch.as_str(),
+            top_seq: top.seq,
+            recovered,
+            more,
+        };
+        app.deliver
+            .emit(socket, event::PREVIOUS_MESSAGES, &(messages.as_slice(), info))
+            .await;
     } else {
-        app.deliver.emit(socket, event::PREVIOUS_MESSAGES, messages.as_slice()).await;
+        app.deliver
+            .emit(socket, event::PREVIOUS_MESSAGES, messages.as_slice())
+            .await;
     }
     for change in &changes {
         app.deliver.emit(socket, change.kind.event_name(), &*change.json).await;
@@ -53,7 +74,10 @@ fn cursor(session: &Session, payload: &Payload<'_>) -> Result<(Option<Cursor>, W
     {
         return Ok((Some(cursor), Wanted::Raw));
     }
-    Ok((payload.cursor("lastmessage")?, if session.proto2 { Wanted::Raw } else { Wanted::Folded }))
+    Ok((
+        payload.cursor("lastmessage")?,
+        if session.proto2 { Wanted::Raw } else { Wanted::Folded },
+    ))
 }
 
 /// `leave`: the live delivery ends; the user stays a participant.
@@ -63,10 +87,16 @@ pub async fn leave(session: &Arc<Session>, socket: &Socket, event: &Event) -> Re
     let room = payload.room("roomID")?;
     crate::chat::check_identity(&payload, &session.identity())?;
     if !session.note_left(&room, false) {
-        return if session.belongs_to(&room) { Err(ChatError::NotJoined) } else { Err(ChatError::NotMember) };
+        return if session.belongs_to(&room) {
+            Err(ChatError::NotJoined)
+        } else {
+            Err(ChatError::NotMember)
+        };
     }
     app.deliver.remove_member(&room, socket.id);
-    app.redis.leave_rooms(&app.node.get(), &session.owned(), std::slice::from_ref(&room), false).await?;
+    app.redis
+        .leave_rooms(&app.node.get(), &session.owned(), std::slice::from_ref(&room), false)
+        .await?;
     Ok(())
 }
 
@@ -77,13 +107,20 @@ pub async fn delete(session: &Arc<Session>, socket: &Socket, event: &Event) -> R
     let room = payload.room("roomID")?;
     let identity = session.identity();
     crate::chat::check_identity(&payload, &identity)?;
-    app.chat.check_member(&identity, &session.rooms, &room, payload.raw("createdAt")).await?;
+    app.chat
+        .check_member(&identity, &session.rooms, &room, payload.raw("createdAt"))
+        .await?;
     let deleted = app.chat.leave_for_good(&identity, &room).await?;
     if deleted {
         app.redis.delete_room(&room).await?;
         app.redis.publish_act(&Act::RoomGone { room: room.clone() }).await?;
     } else {
-        app.redis.publish_act(&Act::Evict { user: identity.user.clone(), room: room.clone() }).await?;
+        app.redis
+            .publish_act(&Act::Evict {
+                user: identity.user.clone(),
+                room: room.clone(),
+            })
+            .await?;
     }
     // This socket at once, the others by the act.
     super::lifecycle::forget_room(session, socket, &room).await;
@@ -98,7 +135,9 @@ pub async fn delete(session: &Arc<Session>, socket: &Socket, event: &Event) -> R
 
 /// Tells everybody who belongs to the room, wherever they are; best effort.
 async fn announce(session: &Session, room: &RoomId, update: &RoomUpdate<'_>) {
-    let Ok(json) = serde_json::to_string(update) else { return };
+    let Ok(json) = serde_json::to_string(update) else {
+        return;
+    };
     if let Err(error) = session.app.redis.publish_update(room, &json).await {
         tracing::debug!(%error, "roomUpdate not published");
     }

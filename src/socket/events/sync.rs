@@ -38,7 +38,11 @@ pub async fn sync_rooms(session: &Arc<Session>, socket: &Socket, event: &Event) 
             Ok(messages) => (messages.as_slice(), None),
             Err(error) => (&[][..], Some(error.code())),
         };
-        answer.push(SyncedMessages { room_id: &room.room, messages, code });
+        answer.push(SyncedMessages {
+            room_id: &room.room,
+            messages,
+            code,
+        });
         infos.push(PreviousInfo {
             room_id: &room.room,
             epoch: room.epoch.as_str(),
@@ -47,8 +51,16 @@ pub async fn sync_rooms(session: &Arc<Session>, socket: &Socket, event: &Event) 
             more: room.more,
         });
     }
-    answer.extend(refused.iter().map(|(room, error)| SyncedMessages { room_id: room, messages: &[], code: Some(error.code()) }));
-    let name = if batch { event::UPDATED_ROOMS } else { event::SYNC_RESPONSE };
+    answer.extend(refused.iter().map(|(room, error)| SyncedMessages {
+        room_id: room,
+        messages: &[],
+        code: Some(error.code()),
+    }));
+    let name = if batch {
+        event::UPDATED_ROOMS
+    } else {
+        event::SYNC_RESPONSE
+    };
     if session.proto2 {
         app.deliver.emit(socket, name, &(answer, infos)).await;
     } else {
@@ -104,5 +116,7 @@ pub async fn load_more(session: &Arc<Session>, event: &Event) -> Result<Vec<Box<
         Some(cursor) => Some(cursor),
         None => payload.cursor("oldmessage")?,
     };
-    app.chat.more(&room, cursor.as_ref(), kind.as_deref() == Some("new")).await
+    app.chat
+        .more(&room, cursor.as_ref(), kind.as_deref() == Some("new"))
+        .await
 }

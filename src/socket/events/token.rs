@@ -12,7 +12,11 @@ use crate::socket::{Session, Socket};
 /// `refreshToken`: counted by address, then the socket's newest refresh token is exchanged.
 pub async fn refresh(session: &Arc<Session>, socket: &Socket) -> Result<(), ChatError> {
     let app = &session.app;
-    match app.guard.count_token_request(session.address, &session.identity()).await {
+    match app
+        .guard
+        .count_token_request(session.address, &session.identity())
+        .await
+    {
         Ok(TokenRequest::Allowed) => exchange(session, socket).await,
         Ok(TokenRequest::Blocked) => {
             let error = ChatError::Blocked("too many token requests".into());
@@ -38,7 +42,10 @@ async fn exchange(session: &Arc<Session>, socket: &Socket) -> Result<(), ChatErr
         Err(RefreshError::Refused) => return Err(ChatError::AuthExpired),
         Err(RefreshError::Unavailable(_)) => return Err(ChatError::AuthUnavailable),
     };
-    let answer = TokenRefresh { access_token: &refreshed.access_token, refresh_token: refreshed.refresh_token.as_deref() };
+    let answer = TokenRefresh {
+        access_token: &refreshed.access_token,
+        refresh_token: refreshed.refresh_token.as_deref(),
+    };
     app.deliver.emit(socket, event::TOKEN_REFRESH, &answer).await;
     session.renew(refreshed.identity, refreshed.refresh_token);
     Ok(())

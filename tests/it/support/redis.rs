@@ -16,8 +16,17 @@ pub struct TestRedis {
 
 impl TestRedis {
     pub async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let mut redis = Self { port, folder: tempfile::tempdir().unwrap(), child: None };
+        let port = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let mut redis = Self {
+            port,
+            folder: tempfile::tempdir().unwrap(),
+            child: None,
+        };
         redis.resume().await;
         redis
     }
@@ -37,7 +46,14 @@ impl TestRedis {
     pub async fn resume(&mut self) {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .args(["--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "local"])
+            .args([
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+                "--enable-debug-command",
+                "local",
+            ])
             .arg("--dir")
             .arg(self.folder.path())
             .stdin(Stdio::null())
@@ -57,7 +73,11 @@ impl TestRedis {
     pub async fn wipe_disk(&mut self) {
         for entry in std::fs::read_dir(self.folder.path()).unwrap() {
             let path: PathBuf = entry.unwrap().path();
-            if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).unwrap()
+            } else {
+                std::fs::remove_file(path).unwrap()
+            }
         }
     }
 
@@ -69,7 +89,10 @@ impl TestRedis {
             .output()
             .await
             .expect("redis-cli is installed");
-        let mut lines: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+        let mut lines: Vec<String> = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(str::to_owned)
+            .collect();
         lines.retain(|line| !line.is_empty());
         lines
     }

@@ -52,8 +52,13 @@ impl Services {
         let backend = Backend::open(config).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut services =
-            Self { address, backend, faults: Faults::default(), stop: CancellationToken::new(), _folder: folder };
+        let mut services = Self {
+            address,
+            backend,
+            faults: Faults::default(),
+            stop: CancellationToken::new(),
+            _folder: folder,
+        };
         services.serve(listener);
         services
     }
@@ -82,19 +87,32 @@ impl Services {
 
     /// Logs a user in.
     pub async fn login(&self, user: usize) -> (String, String) {
-        let answer: serde_json::Value = self.post("/login", serde_json::json!({"username": format!("user{user}")})).await;
-        (answer["accessToken"].as_str().unwrap().to_owned(), answer["refreshToken"].as_str().unwrap().to_owned())
+        let answer: serde_json::Value = self
+            .post("/login", serde_json::json!({"username": format!("user{user}")}))
+            .await;
+        (
+            answer["accessToken"].as_str().unwrap().to_owned(),
+            answer["refreshToken"].as_str().unwrap().to_owned(),
+        )
     }
 
     /// Calls the services directly.
     pub async fn post(&self, path: &str, body: serde_json::Value) -> serde_json::Value {
-        let answer = reqwest::Client::new().post(format!("{}{path}", self.url())).json(&body).send().await.unwrap();
+        let answer = reqwest::Client::new()
+            .post(format!("{}{path}", self.url()))
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
         answer.json().await.unwrap()
     }
 
     /// The archived messages of a room.
     pub async fn messages(&self, room: &str) -> Vec<serde_json::Value> {
-        let url = format!("{}/api/messages/get-messages/{room}?type=new&timestamp=0&limit=1000", self.url());
+        let url = format!(
+            "{}/api/messages/get-messages/{room}?type=new&timestamp=0&limit=1000",
+            self.url()
+        );
         reqwest::get(url).await.unwrap().json().await.unwrap()
     }
 }
@@ -107,7 +125,12 @@ impl Drop for Services {
 
 async fn front(State((faults, router)): State<(Faults, Router)>, request: Request<Body>) -> Response {
     let path = request.uri().path();
-    let fault = faults.lock().unwrap().iter().find(|(prefix, _)| path.starts_with(prefix)).map(|(_, fault)| *fault);
+    let fault = faults
+        .lock()
+        .unwrap()
+        .iter()
+        .find(|(prefix, _)| path.starts_with(prefix))
+        .map(|(_, fault)| *fault);
     match fault {
         None => router.oneshot(request).await.into_response(),
         Some(Switchable::Status(status)) => (StatusCode::from_u16(status).unwrap(), "{}").into_response(),
