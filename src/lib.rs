@@ -1,4 +1,36 @@
 //! roomcast: a horizontally scalable Socket.IO chat node.
+//!
+//! # The path of a message
+//!
+//! A client sends `message`. The accept loop in [`node`] has found out whose connection it is, socketioxide has parsed the
+//! frame, and `socket::connect` has put the event into the socket's inbox. The inbox is drained by one task, which exists
+//! only while there is something to do, so a socket's events keep their order and an idle socket costs no task.
+//! `socket::events::message` translates, [`chat`] composes the message object (the client's own fields verbatim, then what
+//! the server says) and checks it, and [`redis`] calls one script: it gives the event its place, appends it to the room's
+//! log and to the archive, and publishes it. One round trip, also for a run of messages that waited together.
+//! The receipt comes back as a value and `socket::reply` acks it.
+//!
+//! Every node that has the room joined, this one included, receives the event on the room's channel. `chat::feed` decides:
+//! the next one is handed to the members by `socket::deliver`, a hole is filled from the log first. Whoever is late, a
+//! socket that joins or lags, or a whole room after a reconnect, is brought up from the log by the same means.
+//!
+//! Behind the chat a [`worker`] saves the archive streams to the message service, at least once.
+//!
+//! # Layers
+//!
+//! `main → node | worker | backend | demo → {socket, ops} → {chat, auth} → {redis, upstream, guard} → model`; [`telemetry`]
+//! and [`config`] are leaves. Nothing points up.
+//!
+//! # Invariants
+//!
+//! Held by `tests/it/architecture.rs` where a test can:
+//!
+//! * only [`redis`] says fred; only [`upstream`] calls HTTP services; only [`config`] reads the environment;
+//! * [`chat`] knows neither sockets nor HTTP servers; only `socket::reply` acks, only `socket::deliver` emits;
+//! * no process-wide mutable state but the tracing subscriber and the crypto provider: several nodes run in one process;
+//! * every queue, map and retry is bounded, and says why by that number;
+//! * identity comes from the token, never from a payload; tokens and message texts are in no log line;
+//! * an outage of ours blocks nobody.
 
 pub mod archive;
 pub mod auth;
