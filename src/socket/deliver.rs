@@ -18,7 +18,7 @@ use super::transport::Transports;
 use super::{Session, Socket};
 use crate::chat::feed::{Feed, Fill, Offer};
 use crate::chat::{Chat, ChatError};
-use crate::model::{Position, RoomEvent, RoomId};
+use crate::model::{Epoch, Position, RoomEvent, RoomId};
 use crate::redis::{Bus, BusItem, LogPage};
 use crate::telemetry::Metrics;
 
@@ -185,7 +185,8 @@ impl Deliver {
     ) {
         let room = interest.0.clone();
         if !room.feed().go_live(&socket.id, at) {
-            self.bring_up(chat, &room, socket, at, &page.epoch).await;
+            // However much it has missed: it has only just come.
+            self.bring_up(chat, &room, socket, at, &page.epoch, u64::MAX).await;
         }
     }
 
@@ -288,13 +289,24 @@ impl Deliver {
     ) {
         for (socket, at) in lagging {
             let (deliver, chat, room, epoch) = (self.clone(), chat.clone(), room.clone(), event.epoch.clone());
-            self.tracker
-                .spawn(async move { deliver.bring_up(&chat, &room, &socket, at, &epoch).await });
+            self.tracker.spawn(async move {
+                deliver
+                    .bring_up(&chat, &room, &socket, at, &epoch, LAG_MAX_EVENTS)
+                    .await
+            });
         }
     }
 
     /// Brings one member up from the log until it stands where the feed stands, or closes its transport.
-    async fn bring_up(&self, chat: &Chat, room: &Room, socket: &Socket, mut at: Position, epoch: &crate::model::Epoch) {
+    async fn bring_up(
+        &self,
+        chat: &Chat,
+        room: &Room,
+        socket: &Socket,
+        mut at: Position,
+        epoch: &Epoch,
+        max_behind: u64,
+    ) {
         self.metrics.lagging_sockets.inc();
         let started = Instant::now();
         let reason = loop {
@@ -311,7 +323,8 @@ impl Deliver {
                     continue;
                 }
             };
-            if page.epoch != *epoch || page.floor.seq > at.seq || page.top.seq.saturating_sub(at.seq) > LAG_MAX_EVENTS {
+            let behind = page.top.seq.saturating_sub(at.seq);
+            if page.epoch != *epoch || page.floor.seq > at.seq || behind > max_behind {
                 break Some("lagging");
             }
             let mut full = false;
