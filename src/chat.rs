@@ -28,6 +28,8 @@ use crate::upstream::{RoomInfo, Upstream};
 
 /// How long the answer of a room check counts, so that joins do not storm the room service.
 const CHECK_TTL: Duration = Duration::from_secs(5);
+/// Room list calls under way at once.
+const LIST_CALLS: usize = 64;
 /// Room checks remembered at once.
 const CHECKS_MAX: u64 = 10_000;
 
@@ -40,6 +42,8 @@ pub struct Chat {
     /// Longest message text, bytes.
     max_text: usize,
     checks: moka::future::Cache<(RoomId, Option<String>), Arc<RoomInfo>>,
+    /// Bounds the room list calls under way: after a restart every user's list is wanted at once.
+    list_calls: tokio::sync::Semaphore,
     /// Room lists of connected users; a list lives as long as a socket of its user.
     lists: DashMap<UserId, std::sync::Weak<UserRooms>>,
 }
@@ -61,6 +65,7 @@ impl Chat {
                 .time_to_live(CHECK_TTL)
                 .support_invalidation_closures()
                 .build(),
+            list_calls: tokio::sync::Semaphore::new(LIST_CALLS),
             lists: DashMap::new(),
         }
     }

@@ -76,6 +76,16 @@ impl Guard {
         }
     }
 
+    /// Whether any block or revocation holds for a connected socket; an outage of Redis is none.
+    pub async fn is_blocked_now(&self, address: ClientAddress, identity: &Identity) -> bool {
+        let address = self.blocked_address(address);
+        let (address, identity, revoked) =
+            tokio::join!(address, self.blocked_identity(identity), self.is_revoked(identity));
+        address.is_ok_and(|block| block.is_some())
+            || identity.is_ok_and(|block| block.is_some())
+            || revoked.unwrap_or(false)
+    }
+
     /// Whether the session or the user was revoked.
     pub async fn is_revoked(&self, identity: &Identity) -> Result<bool, RedisError> {
         if let Some(sid) = &identity.session
@@ -121,10 +131,10 @@ impl Guard {
         }
     }
 
-    /// Counts a refused act of a verified user; too many block the session.
-    pub async fn strike(&self, identity: &Identity) {
+    /// Counts refused acts of a verified user; too many block the session.
+    pub async fn strike(&self, identity: &Identity, count: u32) {
         let scope = Scope::of(identity);
-        match self.redis.strike(&scope, self.block).await {
+        match self.redis.strike(&scope, self.block, count).await {
             Ok(strikes) if strikes > self.strikes => self.block(&scope, "strikes").await,
             Ok(_) => {}
             Err(error) => tracing::warn!(%scope, %error, "strike not counted"),

@@ -23,7 +23,7 @@ use crate::chat::Chat;
 use crate::config::{Config, ConfigError};
 use crate::guard::Guard;
 use crate::ops::{self, Admin, Health};
-use crate::redis::{Adapter, BusMetrics, Redis};
+use crate::redis::{Adapter, AdapterLink, BusMetrics, Redis};
 use crate::socket::{App, ConnectMiddleware, Connected, Deliver, NodeName, Transports, follow_control};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
@@ -80,6 +80,7 @@ pub struct Node {
 struct Booted {
     app: Arc<App>,
     io: SocketIo<Adapter>,
+    link: AdapterLink,
 }
 
 impl Node {
@@ -194,7 +195,7 @@ impl Node {
         self.health.set_draining();
         tokio::time::sleep(*self.config.drain_notice).await;
         self.front.set_draining();
-        if let Some(Booted { app, io }) = self.booted.get() {
+        if let Some(Booted { app, io, .. }) = self.booted.get() {
             app.drain(*self.config.drain_spread).await;
             for conn in self.connections.all() {
                 conn.kill();
@@ -206,17 +207,21 @@ impl Node {
             self.stop.cancel();
             // It can hang on a client that does not read; that one is cut already.
             let _late = tokio::time::timeout(STOP_GRACE, io.close()).await;
-            upkeep::flush(app).await;
-            if let Err(error) = app.redis.forget_node(&app.node.get()).await {
-                tracing::warn!(%error, "this node's entries stay until another node removes them");
-            }
-            app.redis.close().await;
         }
         self.stop.cancel();
         self.stop_ops.cancel();
         self.tracker.close();
         if tokio::time::timeout(STOP_GRACE, self.tracker.wait()).await.is_err() {
             tracing::warn!(tasks = self.tracker.len(), "tasks did not end in time");
+        }
+        if let Some(Booted { app, link, .. }) = self.booted.get() {
+            upkeep::flush(app).await;
+            // What a late task may have left is removed with the name; without Redis it waits for another node.
+            if let Err(error) = app.redis.retire_node(&app.node.get()).await {
+                tracing::warn!(%error, "this node's entries stay until another node removes them");
+            }
+            link.close().await;
+            app.redis.close().await;
         }
         tracing::info!("node stopped");
     }
@@ -304,7 +309,7 @@ impl Boot {
                 deliver.clone().run(chat.clone(), shard, index == 0),
             ));
         }
-        let adapter = redis
+        let (adapter, link) = redis
             .adapter()
             .await
             .map_err(|error| NodeError::Start(format!("adapter: {error}")))?;
@@ -333,7 +338,7 @@ impl Boot {
         tracker.spawn(until(stop, upkeep::reap(app.clone())));
         health.set("redis", Ok(()));
         front.serve(app.clone(), service);
-        let _once = slot.set(Booted { app, io });
+        let _once = slot.set(Booted { app, io, link });
         tracing::info!("node serves");
         Ok(())
     }

@@ -12,7 +12,7 @@ mod log;
 mod membership;
 mod script;
 
-pub use adapter::Adapter;
+pub use adapter::{Adapter, AdapterLink};
 pub use archive::ArchiveEntry;
 pub use blocks::Block;
 pub use bus::{Bus, BusItem, BusMetrics};
@@ -20,5 +20,5 @@ pub use client::Redis;
 pub use control::Act;
 pub use error::RedisError;
 pub use keys::Keys;
-pub use log::{After, Authority, Draft, LogPage, PAGE_BYTES, PostLimits, Posted, Receipt, Take};
+pub use log::{After, Authority, Draft, LogPage, PageLimit, PostLimits, Posted, Receipt, Take};
 pub use membership::{NODE_TTL, OwnedSocket, USER_ROOMS_TTL};

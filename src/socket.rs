@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 pub use connect::{ConnectMiddleware, Connected};
 pub use control::follow_control;
 pub use deliver::Deliver;
+pub use inbox::{Inbox, Job};
 pub use session::{ClientInfo, NodeName, Session};
 pub use transport::{Conn, Transports};
 

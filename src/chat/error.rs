@@ -110,13 +110,27 @@ impl ChatError {
     }
 }
 
+impl ChatError {
+    /// The error of a post: one that was not answered may have been stored.
+    pub fn from_post(error: RedisError) -> Self {
+        match error {
+            RedisError::Uncertain(reason) => {
+                tracing::warn!(reason, "post without an answer");
+                Self::Uncertain
+            }
+            error => error.into(),
+        }
+    }
+}
+
 impl From<RedisError> for ChatError {
     fn from(error: RedisError) -> Self {
         match error {
             RedisError::Unavailable => Self::Unavailable("the message store"),
+            // What was only read, or can be repeated, is simply not available; see `from_post` for what is not.
             RedisError::Uncertain(reason) => {
                 tracing::warn!(reason, "Redis call without an answer");
-                Self::Uncertain
+                Self::Unavailable("the message store")
             }
             error @ (RedisError::Refused(_) | RedisError::Unexpected(_)) => {
                 tracing::error!(%error, "Redis call failed");

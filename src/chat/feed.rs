@@ -31,6 +31,15 @@ pub struct Member<M> {
     pub at: Position,
     /// Whether it gets live events; else it is being brought up from the log.
     pub live: bool,
+    /// Tells this membership from an earlier one of the same socket.
+    generation: u64,
+}
+
+impl<M> Member<M> {
+    /// Tells this membership from an earlier one of the same socket.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
 }
 
 /// What a page of the log means for a feed that fills.
@@ -53,6 +62,9 @@ pub struct Feed<K, M> {
     /// The newest number seen on the bus, which filling must reach.
     seen: Seq,
     filling: bool,
+    /// Whether a gap was suspected while filling: the page read by then may not show it.
+    recheck: bool,
+    generations: u64,
     members: HashMap<K, Member<M>>,
 }
 
@@ -63,6 +75,8 @@ impl<K: Hash + Eq + Clone, M> Default for Feed<K, M> {
             top: None,
             seen: 0,
             filling: false,
+            recheck: false,
+            generations: 0,
             members: HashMap::new(),
         }
     }
@@ -94,10 +108,10 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
     /// Events may be missing at the end: fill once, whatever was seen.
     pub fn suspect_gap(&mut self) -> Offer {
         if self.top.is_none() {
-            Offer::Skip
-        } else {
-            self.start_fill()
+            return Offer::Skip;
         }
+        self.recheck = self.filling;
+        self.start_fill()
     }
 
     fn start_fill(&mut self) -> Offer {
@@ -146,9 +160,15 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
         true
     }
 
+    /// Gives up on a hole that the log does not fill: goes on from where the log ends.
+    pub fn abandon_hole(&mut self, page: &LogPage) {
+        self.top = Some(page.top);
+        self.seen = page.top.seq;
+    }
+
     /// After a page: whether filling is done. `more` says that the log has further events.
     pub fn finish_fill(&mut self, more: bool) -> bool {
-        if more || self.top().seq < self.seen {
+        if std::mem::take(&mut self.recheck) || more || self.top().seq < self.seen {
             return false;
         }
         self.filling = false;
@@ -156,25 +176,31 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
     }
 
     /// Adds a member that has everything up to `at`; it is not live before [`Self::go_live`].
-    pub fn add_member(&mut self, key: K, handle: M, at: Position, page: &LogPage) {
+    /// Returns what tells this membership from an earlier one.
+    pub fn add_member(&mut self, key: K, handle: M, at: Position, page: &LogPage) -> u64 {
         if self.top.is_none() {
             self.top = Some(page.top);
             self.epoch = page.epoch.clone();
         }
-        self.members.insert(
-            key,
-            Member {
-                handle,
-                at,
-                live: false,
-            },
-        );
+        self.generations += 1;
+        let member = Member {
+            handle,
+            at,
+            live: false,
+            generation: self.generations,
+        };
+        self.members.insert(key, member);
+        self.generations
     }
 
     /// Makes a member live when it stands where the feed stands; `false` when it has to read on.
-    pub fn go_live(&mut self, key: &K, at: Position) -> bool {
+    pub fn go_live(&mut self, key: &K, generation: u64, at: Position) -> bool {
         let top = self.top();
-        let Some(member) = self.members.get_mut(key) else {
+        let Some(member) = self
+            .members
+            .get_mut(key)
+            .filter(|member| member.generation == generation)
+        else {
             return true;
         };
         member.at = at;
@@ -212,9 +238,11 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
         self.members.remove(key)
     }
 
-    /// Whether this is a member.
-    pub fn has_member(&self, key: &K) -> bool {
-        self.members.contains_key(key)
+    /// Whether this membership still stands.
+    pub fn has_member(&self, key: &K, generation: u64) -> bool {
+        self.members
+            .get(key)
+            .is_some_and(|member| member.generation == generation)
     }
 
     /// Whether nobody is here.
@@ -266,8 +294,8 @@ mod tests {
     fn feed_at(top: Seq) -> Feed<u8, ()> {
         let mut feed = Feed::default();
         let start = page(&[("a", 1)], 0, vec![], top);
-        feed.add_member(1, (), start.top, &start);
-        assert!(feed.go_live(&1, start.top));
+        let generation = feed.add_member(1, (), start.top, &start);
+        assert!(feed.go_live(&1, generation, start.top));
         feed
     }
 
@@ -298,19 +326,43 @@ mod tests {
     fn a_member_goes_live_only_where_the_feed_stands() {
         let mut feed = feed_at(4);
         let start = page(&[("a", 1)], 0, vec![], 4);
-        feed.add_member(2, (), start.top, &start);
+        let second = feed.add_member(2, (), start.top, &start);
         assert_eq!(feed.offer(&event("a", 5)), Offer::Deliver);
         assert_eq!(feed.live_members().map(|(key, _)| *key).collect::<Vec<_>>(), [1]);
-        assert!(!feed.go_live(&2, start.top));
-        assert!(feed.go_live(&2, Position { ts: 50, seq: 5 }));
+        assert!(!feed.go_live(&2, second, start.top));
+        assert!(feed.go_live(&2, second, Position { ts: 50, seq: 5 }));
         // A member that stands ahead of the feed, because its page came before the bus, gets nothing twice.
         let ahead = page(&[("a", 1)], 0, vec![], 6);
-        feed.add_member(3, (), ahead.top, &ahead);
-        assert!(feed.go_live(&3, ahead.top));
+        let third = feed.add_member(3, (), ahead.top, &ahead);
+        assert!(feed.go_live(&3, third, ahead.top));
         assert_eq!(feed.offer(&event("a", 6)), Offer::Deliver);
         let mut keys: Vec<u8> = feed.live_members().map(|(key, _)| *key).collect();
         keys.sort_unstable();
         assert_eq!(keys, [1, 2]);
+    }
+
+    #[test]
+    fn a_gap_suspected_while_filling_is_looked_at_again() {
+        let mut feed = feed_at(4);
+        assert_eq!(feed.suspect_gap(), Offer::Fill);
+        assert_eq!(feed.suspect_gap(), Offer::Skip);
+        assert!(!feed.finish_fill(false));
+        assert!(feed.finish_fill(false));
+    }
+
+    #[test]
+    fn a_member_of_before_is_not_revived() {
+        let mut feed = feed_at(4);
+        let start = page(&[("a", 1)], 0, vec![], 4);
+        let old = feed.add_member(2, (), start.top, &start);
+        let new = feed.add_member(2, (), start.top, &start);
+        assert!(!feed.has_member(&2, old) && feed.has_member(&2, new));
+        assert!(
+            feed.go_live(&2, old, start.top),
+            "whoever brings the old one up has nothing more to do"
+        );
+        assert_eq!(feed.offer(&event("a", 5)), Offer::Deliver);
+        assert_eq!(feed.live_members().count(), 1);
     }
 
     #[test]

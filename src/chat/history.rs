@@ -8,13 +8,15 @@ use super::feed::first_after;
 use super::fold::{Folded, Message, fold};
 use super::{Chat, ChatError};
 use crate::model::{Cursor, Epoch, Position, RoomEvent, RoomId, Seq, UnixMs};
-use crate::redis::{After, LogPage, Take};
+use crate::redis::{After, LogPage, PageLimit, Take};
 use crate::upstream::MessageQuery;
 
 /// Messages in one answer to a join or sync.
 const PREVIOUS_MAX: usize = 1000;
 /// Messages in one answer to `loadMoreMessages_for_room`.
 const MORE_MAX: usize = 50;
+/// Events read at once to fill a hole or to bring up a member.
+const FILL_PAGE: usize = 500;
 /// Pages asked of the archive for one answer.
 const ARCHIVE_PAGES_MAX: usize = 20;
 
@@ -82,12 +84,22 @@ impl Chat {
             mut page,
             mut recovered,
             missing,
-        } = self.read_for(room, cursor, wanted, true).await?;
+        } = self.read_for(room, cursor, wanted, PageLimit::FULL, true).await?;
         let archived = match missing {
             Missing::Nothing => Vec::new(),
-            Missing::Surely(query) => self.ask_archive(room, &query, page.floor).await?,
+            Missing::Surely(query) => {
+                let (archived, met) = self.ask_archive(room, &query, page.floor).await?;
+                recovered &= met;
+                page.more |= !met;
+                // With a hole before the log, an old client gets what is whole.
+                if met || wanted == Wanted::Raw {
+                    archived
+                } else {
+                    Vec::new()
+                }
+            }
             Missing::Perhaps(query) => match self.ask_archive(room, &query, page.floor).await {
-                Ok(archived) => archived,
+                Ok((archived, _)) => archived,
                 Err(_) => {
                     recovered = false;
                     Vec::new()
@@ -131,6 +143,7 @@ impl Chat {
         room: &RoomId,
         cursor: Option<&Cursor>,
         wanted: Wanted,
+        limit: PageLimit,
         exists: bool,
     ) -> Result<FromLog, ChatError> {
         let after = match cursor {
@@ -145,7 +158,7 @@ impl Chat {
         } else {
             Take::Newest
         };
-        let mut page = self.redis.read_log(room, after, take, PREVIOUS_MAX, exists).await?;
+        let mut page = self.redis.read_log(room, after, take, limit, exists).await?;
         let mut recovered = true;
         let mut missing = Missing::Nothing;
         match cursor {
@@ -182,7 +195,7 @@ impl Chat {
                     recovered = false;
                     page = self
                         .redis
-                        .read_log(room, After::Start, Take::Newest, PREVIOUS_MAX, exists)
+                        .read_log(room, After::Start, Take::Newest, limit, exists)
                         .await?;
                 } else if *seq < page.floor.seq {
                     match ts {
@@ -207,42 +220,42 @@ impl Chat {
         })
     }
 
-    /// Asks the archive, page by page, up to where the log begins.
+    /// Asks the archive, page by page, up to where the log begins; tells whether it got there.
     async fn ask_archive(
         &self,
         room: &RoomId,
         query: &Query,
         floor: Position,
-    ) -> Result<Vec<Box<RawValue>>, ChatError> {
+    ) -> Result<(Vec<Box<RawValue>>, bool), ChatError> {
         let mut found: Vec<Box<RawValue>> = Vec::new();
         let mut timestamp = query.timestamp;
         let mut oldmessage = query.oldmessage.as_deref();
+        let mut complete = false;
         for _ in 0..ARCHIVE_PAGES_MAX {
             let limit = Some(u32::try_from(PREVIOUS_MAX).unwrap_or(u32::MAX)).filter(|_| query.newer);
-            let page = self
-                .upstream
-                .messages(
-                    room,
-                    &MessageQuery {
-                        timestamp,
-                        oldmessage,
-                        newer: query.newer,
-                        limit,
-                    },
-                )
-                .await?;
-            let last = fold(page, Vec::new()).messages;
-            let Some(reached) = last.last().map(|message| message.place.0) else {
-                break;
+            let page = MessageQuery {
+                timestamp,
+                oldmessage,
+                newer: query.newer,
+                limit,
             };
-            let progress = timestamp.is_none_or(|before| reached > before);
-            found.extend(last.into_iter().map(|message| message.json));
-            if !query.newer || !progress || reached >= floor.ts || found.len() >= PREVIOUS_MAX {
+            let page = fold(self.upstream.messages(room, &page).await?, Vec::new()).messages;
+            let reached = page.last().map(|message| message.place.0);
+            let progress = reached.is_some_and(|reached| timestamp.is_none_or(|before| reached > before));
+            found.extend(page.into_iter().map(|message| message.json));
+            complete = !query.newer || !progress || reached.is_some_and(|reached| reached >= floor.ts);
+            if complete || found.len() >= PREVIOUS_MAX {
                 break;
             }
-            (timestamp, oldmessage) = (Some(reached), None);
+            (timestamp, oldmessage) = (reached, None);
         }
-        Ok(found)
+        // Everything below the log is in the archive once nothing that old waits to be archived.
+        let waiting = if complete && floor.seq > 0 {
+            self.redis.oldest_unarchived(room).await?
+        } else {
+            None
+        };
+        Ok((found, complete && waiting.is_none_or(|oldest| oldest > floor.ts)))
     }
 
     /// Up to 50 messages strictly older than the cursor, or strictly newer, ascending.
@@ -254,7 +267,7 @@ impl Chat {
     ) -> Result<Vec<Box<RawValue>>, ChatError> {
         let page = self
             .redis
-            .read_log(room, After::Start, Take::Newest, PREVIOUS_MAX, false)
+            .read_log(room, After::Start, Take::Newest, PageLimit::FULL, false)
             .await?;
         if page.deleted {
             return Err(ChatError::RoomGone);
@@ -340,7 +353,13 @@ impl Chat {
             .min(PREVIOUS_MAX);
         let page = self
             .redis
-            .read_log(room, After::Seq(from.saturating_sub(1)), Take::Oldest, count, false)
+            .read_log(
+                room,
+                After::Seq(from.saturating_sub(1)),
+                Take::Oldest,
+                PageLimit::events(count),
+                false,
+            )
             .await?;
         if from <= page.floor.seq {
             return Err(ChatError::NotFound);
@@ -363,7 +382,7 @@ impl Chat {
         };
         Ok(self
             .redis
-            .read_log(room, after, Take::Oldest, PREVIOUS_MAX / 2, false)
+            .read_log(room, after, Take::Oldest, PageLimit::events(FILL_PAGE), false)
             .await?)
     }
 }

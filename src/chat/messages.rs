@@ -142,7 +142,7 @@ impl Chat {
                 if !matches!(error, RedisError::Unavailable) {
                     self.metrics.redis_errors_total.inc();
                 }
-                let error = ChatError::from(error);
+                let error = ChatError::from_post(error);
                 drafts.iter().map(|_| Err(error.clone())).collect()
             }
         };
@@ -162,7 +162,8 @@ impl Chat {
     pub async fn change(&self, identity: &Identity, room: &RoomId, mut draft: Draft) -> Result<Receipt, ChatError> {
         // Each answer can raise the authority once, so this ends after at most three posts.
         for _ in 0..3 {
-            let posted = self.redis.post(room, std::slice::from_ref(&draft), self.limits).await?;
+            let posted = self.redis.post(room, std::slice::from_ref(&draft), self.limits).await;
+            let posted = posted.map_err(ChatError::from_post)?;
             match posted.into_iter().next() {
                 Some(Posted::Elsewhere) if draft.authority != Authority::Checked => {
                     self.check_archived_author(identity, room, &draft).await?;

@@ -15,6 +15,8 @@ use crate::model::{Cursor, Epoch, Position, RoomId, Seq, UnixMs};
 const MAX_FIELDS: usize = 128;
 /// Nesting that every JSON parser in use accepts.
 const MAX_DEPTH: usize = 64;
+/// Times and sequence numbers stay below what a double (JavaScript, Lua) holds exactly.
+const MAX_NUMBER: u64 = 9_000_000_000_000_000;
 /// Characters of a `cid`.
 const MAX_CID: usize = 64;
 
@@ -99,9 +101,10 @@ impl<'a> Payload<'a> {
     /// A whole number.
     pub fn number(&self, name: &str) -> Result<Option<u64>, ChatError> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
-        serde_json::from_str(raw.get())
-            .map(Some)
-            .map_err(|_| bad(format!("`{name}` must be a whole number")))
+        match serde_json::from_str::<u64>(raw.get()) {
+            Ok(number) if number < MAX_NUMBER => Ok(Some(number)),
+            _ => Err(bad(format!("`{name}` must be a whole number"))),
+        }
     }
 
     /// The client's id of a message.
@@ -245,7 +248,7 @@ fn read_cursor(raw: &RawValue) -> Option<Cursor> {
         return text_cursor(&read_text(raw)?);
     }
     let number: f64 = text.parse().ok()?;
-    (0.0..9.0e15)
+    (0.0..MAX_NUMBER as f64)
         .contains(&number)
         .then_some(Cursor::Time(number as UnixMs))
 }
@@ -274,7 +277,7 @@ fn text_cursor(text: &str) -> Option<Cursor> {
         return None;
     }
     if let Ok(ts) = text.parse::<u64>() {
-        return Some(Cursor::Time(ts));
+        return (ts < MAX_NUMBER).then_some(Cursor::Time(ts));
     }
     if text.contains('T')
         && let Ok(at) = time::OffsetDateTime::parse(text, &Iso8601::DEFAULT)

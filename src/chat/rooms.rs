@@ -1,6 +1,6 @@
 //! Who belongs where: the verified room lists and the room checks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,21 @@ pub struct UserRooms {
 struct List {
     rooms: HashSet<RoomId>,
     fetched: Option<Instant>,
+    /// What was learnt about single rooms while a list was being fetched: it is newer than the list.
+    learnt: Option<HashMap<RoomId, bool>>,
+}
+
+impl List {
+    fn learn(&mut self, room: RoomId, belongs: bool) {
+        if let Some(learnt) = &mut self.learnt {
+            learnt.insert(room.clone(), belongs);
+        }
+        if belongs {
+            self.rooms.insert(room);
+        } else {
+            self.rooms.remove(&room);
+        }
+    }
 }
 
 impl UserRooms {
@@ -47,6 +62,11 @@ impl UserRooms {
         self.lock().rooms.iter().cloned().collect()
     }
 
+    /// Whether the room is in the list, however old that is.
+    pub fn has(&self, room: &RoomId) -> bool {
+        self.lock().rooms.contains(room)
+    }
+
     /// Whether the list was ever fetched.
     pub fn was_fetched(&self) -> bool {
         self.lock().fetched.is_some()
@@ -59,12 +79,12 @@ impl UserRooms {
 
     /// Adds a room that was checked on its own.
     pub fn add(&self, room: RoomId) {
-        self.lock().rooms.insert(room);
+        self.lock().learn(room, true);
     }
 
     /// Removes a room the user left for good.
     pub fn remove(&self, room: &RoomId) {
-        self.lock().rooms.remove(room);
+        self.lock().learn(room.clone(), false);
     }
 }
 
@@ -112,19 +132,33 @@ impl Chat {
         if list.lock().fetched.is_some_and(|at| at.elapsed() < LIST_MIN_AGE) {
             return Ok(Vec::new());
         }
-        let rooms = self.upstream.user_rooms(identity).await.map_err(|error| match error {
-            UpstreamError::Refused { .. } => RoomListError::Refused,
-            error => {
-                tracing::warn!(%error, "room list not available");
-                RoomListError::Unavailable
-            }
-        })?;
-        let rooms: HashSet<RoomId> = rooms.into_iter().collect();
+        list.lock().learnt = Some(HashMap::new());
+        let answer = match self.list_calls.acquire().await {
+            Ok(_permit) => self.upstream.user_rooms(identity).await,
+            Err(_) => return Err(RoomListError::Unavailable),
+        };
         let mut list = list.lock();
+        let learnt = list.learnt.take().unwrap_or_default();
+        let mut rooms: HashSet<RoomId> = match answer {
+            Ok(rooms) => rooms.into_iter().collect(),
+            Err(UpstreamError::Refused { .. }) => return Err(RoomListError::Refused),
+            Err(error) => {
+                tracing::warn!(%error, "room list not available");
+                return Err(RoomListError::Unavailable);
+            }
+        };
+        for (room, belongs) in learnt {
+            if belongs {
+                rooms.insert(room);
+            } else {
+                rooms.remove(&room);
+            }
+        }
         let gone = list.rooms.difference(&rooms).cloned().collect();
         *list = List {
             rooms,
             fetched: Some(Instant::now()),
+            learnt: None,
         };
         Ok(gone)
     }

@@ -7,6 +7,7 @@ use super::fold::fold;
 use super::history::{FromLog, Missing, Wanted};
 use super::{Chat, ChatError};
 use crate::model::{Cursor, Epoch, Identity, RoomEvent, RoomId, Seq, UnixMs};
+use crate::redis::PageLimit;
 use crate::upstream::MessageQuery;
 
 /// Rooms in one request.
@@ -50,8 +51,9 @@ struct Part {
 impl Chat {
     /// Brings rooms up to date; with `batch` the archive is asked once for all of them.
     pub async fn sync(&self, identity: &Identity, requests: Vec<SyncRequest>, batch: bool) -> Vec<SyncedRoom> {
+        let limit = PageLimit::shared_by(requests.len());
         let mut parts: Vec<Part> = futures::stream::iter(requests)
-            .map(|request| self.sync_from_log(request))
+            .map(|request| self.sync_from_log(request, limit))
             .buffered(PARALLEL)
             .collect()
             .await;
@@ -84,9 +86,12 @@ impl Chat {
             .collect()
     }
 
-    async fn sync_from_log(&self, request: SyncRequest) -> Part {
+    async fn sync_from_log(&self, request: SyncRequest, limit: PageLimit) -> Part {
         let SyncRequest { room, cursor } = request;
-        match self.read_for(&room, cursor.as_ref(), Wanted::Folded, false).await {
+        match self
+            .read_for(&room, cursor.as_ref(), Wanted::Folded, limit, false)
+            .await
+        {
             Ok(FromLog {
                 page,
                 recovered,

@@ -22,11 +22,9 @@ pub fn client_address(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) 
         };
     }
     let mut ip = peer;
-    let lines: Vec<&str> = headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect();
+    // Lossy, not skipped: a byte that is no text must not hide the hops that proxies appended to the same line.
+    let lines = headers.get_all("x-forwarded-for").iter();
+    let lines: Vec<_> = lines.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
     for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         // What is not an address was not written by a proxy of ours: the last believed hop is the client.
         let Some(hop) = parse_hop(hop.trim()) else { break };
@@ -108,6 +106,16 @@ mod tests {
             address("203.0.113.7:1", &["6.6.6.6"], trusted),
             ("203.0.113.7".into(), false)
         );
+    }
+
+    #[test]
+    fn a_byte_that_is_no_text_does_not_hide_the_hops_behind_it() {
+        let mut headers = HeaderMap::new();
+        let line = http::HeaderValue::from_bytes(b"\xff, 203.0.113.9").unwrap();
+        headers.append("x-forwarded-for", line);
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let found = client_address("10.0.0.1:1".parse().unwrap(), &headers, &trusted);
+        assert_eq!(found.ip.to_string(), "203.0.113.9");
     }
 
     #[test]

@@ -204,6 +204,7 @@ impl State {
             tracing::warn!(peer = %conn.peer, "a private peer sends X-Forwarded-For and TRUSTED_PROXIES is not set: every client behind it counts as this peer, and it is never blocked; set TRUSTED_PROXIES");
         }
         let query = request.uri().query().unwrap_or_default();
+        let websocket = query_value(query, "transport") == Some("websocket");
         match query_value(query, "sid").map(Sid::from_str) {
             Some(Ok(sid)) => {
                 if app.transports.is_killed(sid) {
@@ -214,14 +215,26 @@ impl State {
                         None,
                     );
                 }
-                if query_value(query, "transport") == Some("websocket") {
-                    app.transports.upgrade(sid, conn.clone());
+                if websocket && !app.transports.claim(sid, conn.clone()) {
+                    return refuse(
+                        StatusCode::BAD_REQUEST,
+                        "bad_request",
+                        "this session has its connection",
+                        Some(RETRY_AFTER),
+                    );
                 }
             }
             Some(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "bad_request", "unknown session", None),
             None => self.admit(app, address).await?,
         }
-        let request = slim(request, ClientInfo { address, conn });
+        let request = slim(
+            request,
+            ClientInfo {
+                address,
+                conn,
+                websocket,
+            },
+        );
         let Ok(response) = Service::call(service, request).await;
         Ok(response.map(Body::new))
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::model::UserId;
 use crate::ops::Health;
-use crate::redis::{NODE_TTL, USER_ROOMS_TTL};
-use crate::socket::{App, Live};
+use crate::redis::{RedisError, USER_ROOMS_TTL};
+use crate::socket::{App, Inbox, Job, Live};
 
 /// The pace of everything here.
 const TICK: Duration = Duration::from_millis(500);
@@ -76,18 +76,31 @@ async fn beat(app: &Arc<App>) {
             return;
         }
     }
+    // The old name is cleaned up first, by us or by whoever has begun: doing it later would remove what is written now.
+    let old = app.node.get();
+    match clean_up(app, &old).await {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(error) => {
+            tracing::debug!(%error, "this node's old name is not cleaned up yet");
+            return;
+        }
+    }
     let name = app.node.renew();
     tracing::warn!(node = %name, sockets = app.sockets.len(), "this node's liveness had expired: writing everything anew");
     if let Err(error) = app.redis.announce_node(&name).await {
         tracing::warn!(%error, "not announced");
-        return;
     }
-    for Live { session, .. } in app.live() {
-        if let Err(error) = app.redis.register_socket(&name, &session.owned()).await {
-            // The next heartbeat finds the name alive; the socket is written again by its next change or sweep.
-            tracing::warn!(%error, sid = %session.sid, "not registered anew");
-        }
+    for Live { session, socket } in app.live() {
+        session.set_unregistered(true);
+        // In the order of the socket's own events, so that a leave or an end is not overwritten.
+        let _queued = Inbox::push(&session, &socket, Job::Register);
     }
+}
+
+/// Removes what is left under a name that expired; `false` while another node is at it.
+async fn clean_up(app: &App, old: &str) -> Result<bool, RedisError> {
+    Ok(app.redis.reap_node(old).await?.is_some() || !app.redis.is_known_node(old).await?)
 }
 
 /// Writes what was counted, and removes sockets that could not be removed before.
@@ -118,11 +131,13 @@ pub async fn flush(app: &Arc<App>) {
     }
 }
 
-/// Room lists that could not be fetched when their sockets connected.
+/// Room lists that could not be fetched when their sockets connected, and sockets that could not be written.
 fn retry_lists(app: &App) {
     for Live { session, socket } in app.live() {
         if !session.rooms.was_fetched() && session.cut_reason().is_none() {
             session.refresh_rooms(&socket);
+        } else if session.is_unregistered() {
+            let _queued = Inbox::push(&session, &socket, Job::Register);
         }
     }
 }
@@ -140,13 +155,7 @@ pub async fn reap(app: Arc<App>) {
             continue;
         };
         let since = *reachable_since.get_or_insert_with(Instant::now);
-        // A node that has just started has seen nothing yet, but Redis' own uptime proves that the others could return.
-        let watched = if uptime > REAP_AFTER + NODE_TTL {
-            REAP_AFTER
-        } else {
-            since.elapsed()
-        };
-        if uptime < REAP_AFTER || watched < REAP_AFTER {
+        if uptime < REAP_AFTER || since.elapsed() < REAP_AFTER {
             continue;
         }
         let silent = match app.redis.silent_nodes().await {

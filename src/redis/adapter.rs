@@ -2,6 +2,7 @@
 //!
 //! Room traffic does not use it: one channel for the whole namespace would make every message cost every node.
 
+use fred::clients::SubscriberClient;
 use fred::prelude::*;
 use socketioxide::adapter::Emitter;
 use socketioxide_redis::drivers::fred::FredDriver;
@@ -15,11 +16,22 @@ pub type Adapter = FredAdapter<Emitter>;
 /// Messages and answers of the adapter held until they are read; its own default drops under load.
 const STREAM_BUFFER: usize = 65_536;
 
+/// The adapter's connection.
+pub struct AdapterLink(SubscriberClient);
+
+impl AdapterLink {
+    /// Ends the connection, and with it the adapter's tasks.
+    pub async fn close(&self) {
+        let _closed = self.0.quit().await;
+    }
+}
+
 impl Redis {
     /// Connects the adapter and keeps its subscriptions alive. Waits until Redis is there.
-    pub async fn adapter(&self) -> Result<RedisAdapterCtr<FredDriver>, fred::error::Error> {
+    pub async fn adapter(&self) -> Result<(RedisAdapterCtr<FredDriver>, AdapterLink), fred::error::Error> {
         let subscriber = self.subscriber();
         let driver = FredDriver::new(subscriber.clone()).await?;
+        let link = AdapterLink(subscriber.clone());
         // Started after the connection stands: before it there is nothing to subscribe anew.
         tokio::spawn(async move {
             let mut reconnects = subscriber.reconnect_rx();
@@ -34,6 +46,6 @@ impl Redis {
         let config = RedisAdapterConfig::new()
             .with_prefix("rc:io")
             .with_stream_buffer(STREAM_BUFFER);
-        Ok(RedisAdapterCtr::new_with_driver(driver, config))
+        Ok((RedisAdapterCtr::new_with_driver(driver, config), link))
     }
 }

@@ -9,6 +9,7 @@ use fred::types::streams::XID;
 use serde_json::value::RawValue;
 
 use super::{Redis, RedisError};
+use crate::model::{RoomId, UnixMs};
 
 /// Refused events kept per partition, for a person to look at.
 const DEAD_MAX: i64 = 10_000;
@@ -30,6 +31,13 @@ impl Redis {
             let () = pipeline.xlen(self.keys.archive(partition)).await?;
         }
         Ok(pipeline.all().await?)
+    }
+
+    /// When the oldest event of the room's partition that is still to be archived was stored; `None` when there is none.
+    pub async fn oldest_unarchived(&self, room: &RoomId) -> Result<Option<UnixMs>, RedisError> {
+        let key = self.keys.archive(self.keys.partition(room.as_str()));
+        let oldest: Vec<(String, HashMap<String, String>)> = self.any()?.xrange(key, "-", "+", Some(1)).await?;
+        Ok(oldest.first().and_then(|(id, _)| id.split('-').next()?.parse().ok()))
     }
 
     /// Takes or renews the lease of a partition; `false` when another worker has it.

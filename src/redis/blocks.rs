@@ -67,13 +67,13 @@ impl Redis {
         Ok(count > 0)
     }
 
-    /// Counts a refused act; returns the acts within `window`.
-    pub async fn strike(&self, scope: &Scope, window: Duration) -> Result<u64, RedisError> {
+    /// Counts refused acts; returns the acts within `window`.
+    pub async fn strike(&self, scope: &Scope, window: Duration, count: u32) -> Result<u64, RedisError> {
         call(
             &self.scripts.strike,
             self.any()?,
             vec![keys::strikes(scope)],
-            vec![ms(window).into()],
+            vec![ms(window).into(), i64::from(count).into()],
         )
         .await
     }

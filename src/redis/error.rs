@@ -2,6 +2,19 @@
 
 use fred::error::{Error, ErrorKind};
 
+/// Answers of a server that cannot do it now and has done nothing: starting, failing over, full or busy.
+const REFUSED_FOR_NOW: [&str; 9] = [
+    "LOADING",
+    "READONLY",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "OOM",
+    "BUSY",
+    "MISCONF",
+    "TRYAGAIN",
+];
+
 /// A failed call of Redis.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
@@ -26,7 +39,7 @@ impl From<Error> for RedisError {
             ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Tls => {
                 Self::Uncertain(error.details().to_owned())
             }
-            _ if error.details().starts_with("LOADING") => Self::Unavailable,
+            _ if REFUSED_FOR_NOW.iter().any(|prefix| error.details().starts_with(prefix)) => Self::Unavailable,
             _ => Self::Refused(error.details().to_owned()),
         }
     }

@@ -13,8 +13,6 @@ use crate::model::{Epoch, EventKind, Position, RoomEvent, RoomId, Seq, UnixMs, U
 const IDEMPOTENCY_TTL: Duration = Duration::from_secs(15 * 60);
 /// How long a deleted room is remembered.
 const TOMBSTONE_TTL: Duration = Duration::from_secs(24 * 3600);
-/// Bytes of event JSON in one page.
-pub const PAGE_BYTES: usize = 1024 * 1024;
 
 /// By what right an event changes an earlier message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +102,40 @@ pub enum Take {
     Newest,
 }
 
+/// How much one page may hold; at least one event, however large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimit {
+    /// Events.
+    pub events: usize,
+    /// Bytes of event JSON.
+    pub bytes: usize,
+}
+
+impl PageLimit {
+    /// The most that one answer holds: 1000 events or 1 MiB.
+    pub const FULL: Self = Self {
+        events: 1000,
+        bytes: 1024 * 1024,
+    };
+
+    /// At most this many events.
+    pub fn events(events: usize) -> Self {
+        Self {
+            events: events.min(Self::FULL.events),
+            ..Self::FULL
+        }
+    }
+
+    /// The share of each of `rooms` rooms in one answer: together about 10 000 events or 8 MiB.
+    pub fn shared_by(rooms: usize) -> Self {
+        let rooms = rooms.max(1);
+        Self {
+            events: (10 * Self::FULL.events / rooms).clamp(50, Self::FULL.events),
+            bytes: (8 * Self::FULL.bytes / rooms).clamp(16 * 1024, Self::FULL.bytes),
+        }
+    }
+}
+
 /// A page of a room's log and the room's position at the same instant.
 #[derive(Debug)]
 pub struct LogPage {
@@ -184,7 +216,7 @@ impl Redis {
         room: &RoomId,
         after: After,
         take: Take,
-        limit: usize,
+        limit: PageLimit,
         exists: bool,
     ) -> Result<LogPage, RedisError> {
         let (bound, value) = match after {
@@ -197,8 +229,8 @@ impl Redis {
             bound.into(),
             value.into(),
             if take == Take::Oldest { "asc" } else { "desc" }.into(),
-            integer(limit),
-            integer(PAGE_BYTES),
+            integer(limit.events),
+            integer(limit.bytes),
             if exists { "1" } else { "0" }.into(),
         ];
         let key_names = vec![self.keys.log(room), self.keys.meta(room)];

@@ -43,9 +43,14 @@ pub struct OwnedSocket {
 }
 
 impl Redis {
-    /// Writes a socket's traces; repeating it is harmless.
-    pub async fn register_socket(&self, node: &str, socket: &OwnedSocket) -> Result<(), RedisError> {
-        self.own(node, socket).await?;
+    /// Writes a socket's rooms; `traces` is all that may be there afterwards. Repeating it is harmless.
+    pub async fn register_socket(
+        &self,
+        node: &str,
+        socket: &OwnedSocket,
+        traces: &OwnedSocket,
+    ) -> Result<(), RedisError> {
+        self.own(node, traces).await?;
         let pipeline = self.any()?.pipeline();
         if !socket.rooms.is_empty() {
             let key = keys::user_rooms(&socket.user);
@@ -64,6 +69,20 @@ impl Redis {
         run(pipeline).await
     }
 
+    /// Writes one more room that the socket has joined.
+    pub async fn join_room(&self, node: &str, traces: &OwnedSocket, room: &RoomId) -> Result<(), RedisError> {
+        self.own(node, traces).await?;
+        let pipeline = self.any()?.pipeline();
+        let key = keys::user_rooms(&traces.user);
+        let () = pipeline.sadd(&key, room.as_str()).await?;
+        let () = pipeline.expire(&key, seconds(USER_ROOMS_TTL), None).await?;
+        let () = pipeline.sadd(keys::room_users(room), traces.socket.as_str()).await?;
+        let () = pipeline
+            .sadd(keys::joined_room_users(room), traces.socket.as_str())
+            .await?;
+        run(pipeline).await
+    }
+
     /// Writes what the socket is about to have, so that a reaper would find it.
     async fn own(&self, node: &str, socket: &OwnedSocket) -> Result<(), RedisError> {
         let entry = serde_json::to_string(socket).map_err(|_| RedisError::Unexpected("owned entry"))?;
@@ -74,26 +93,21 @@ impl Redis {
         Ok(())
     }
 
-    /// Removes the socket's traces from these rooms: from the joined sets, and with `belongs` from all.
-    pub async fn leave_rooms(
+    /// Removes the socket from a room: from the joined set, and with `for_good` from all.
+    pub async fn leave_room(
         &self,
-        node: &str,
-        socket: &OwnedSocket,
-        rooms: &[RoomId],
-        belongs: bool,
+        socket: &str,
+        user: &UserId,
+        room: &RoomId,
+        for_good: bool,
     ) -> Result<(), RedisError> {
         let pipeline = self.any()?.pipeline();
-        for room in rooms {
-            let () = pipeline
-                .srem(keys::joined_room_users(room), socket.socket.as_str())
-                .await?;
-            if belongs {
-                let () = pipeline.srem(keys::room_users(room), socket.socket.as_str()).await?;
-                let () = pipeline.srem(keys::user_rooms(&socket.user), room.as_str()).await?;
-            }
+        let () = pipeline.srem(keys::joined_room_users(room), socket).await?;
+        if for_good {
+            let () = pipeline.srem(keys::room_users(room), socket).await?;
+            let () = pipeline.srem(keys::user_rooms(user), room.as_str()).await?;
         }
-        run(pipeline).await?;
-        self.own(node, socket).await
+        run(pipeline).await
     }
 
     /// Removes everything of a socket that is gone. `userRooms` expires, because the user may have other sockets.
@@ -206,11 +220,24 @@ impl Redis {
         Ok(Some(sockets.len()))
     }
 
-    /// Removes a node's own entries: the last act of a node that stops, or of its reaper.
-    pub async fn forget_node(&self, node: &str) -> Result<(), RedisError> {
+    /// The end of a node's name: whatever it still owns is removed, by this call or by whoever is at it already.
+    pub async fn retire_node(&self, node: &str) -> Result<(), RedisError> {
+        let () = self.any()?.del(keys::node_alive(node)).await?;
+        self.reap_node(node).await.map(drop)
+    }
+
+    /// Whether a node's name is still to be cleaned up after.
+    pub async fn is_known_node(&self, node: &str) -> Result<bool, RedisError> {
+        let score: Option<f64> = self.any()?.zscore(NODES, node).await?;
+        Ok(score.is_some())
+    }
+
+    /// Removes a node's own entries.
+    async fn forget_node(&self, node: &str) -> Result<(), RedisError> {
         let client = self.any()?;
         let () = client.del(keys::node_owned(node)).await?;
         let () = client.del(keys::node_alive(node)).await?;
+        let () = client.del(keys::node_claim(node)).await?;
         let () = client.zrem(NODES, node).await?;
         Ok(())
     }

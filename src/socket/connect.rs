@@ -103,8 +103,15 @@ impl socketioxide::handler::ConnectMiddleware<Adapter, Self> for ConnectMiddlewa
             Ok(TryData(Err(_))) | Err(_) => AuthPayload::default(),
         };
         let proto2 = payload.proto == 2;
-        app.transports.begin(socket.id, client.conn.clone());
-        let checked = tokio::time::timeout(HANDSHAKE_MAX, check(app, &client, payload, proto2)).await;
+        if client.websocket {
+            app.transports.claim(socket.id, client.conn.clone());
+        }
+        let checked = if app.sockets.contains_key(&socket.id) || app.transports.is_killed(socket.id) {
+            // One engine session carries one socket, from its handshake to its end.
+            Ok(Err(Refusal::Unavailable))
+        } else {
+            tokio::time::timeout(HANDSHAKE_MAX, check(app, &client, payload, proto2)).await
+        };
         match checked.unwrap_or(Err(Refusal::Unavailable)) {
             Ok(Verified { handshake, refreshed }) => {
                 let session = Arc::new(Session::new(app.clone(), socket.id, handshake));
@@ -136,6 +143,11 @@ struct Admitted {
 
 /// Every row of the contract's handshake table.
 async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2: bool) -> Result<Verified, Refusal> {
+    // The connection may be older than the block, and a session may be tried again and again.
+    let block = app.guard.blocked_address(client.address).await;
+    if block.map_err(|_| Refusal::Unavailable)?.is_some() {
+        return Err(Refusal::Banned);
+    }
     let text = |value: &serde_json::Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let fields = (
         text(&payload.access_token),
@@ -217,8 +229,8 @@ fn close_refused(app: &Arc<App>, socket: &Socket) {
     let (app, sid) = (app.clone(), socket.id);
     app.tracker.clone().spawn(async move {
         tokio::time::sleep(REFUSED_GRACE).await;
+        // Closed, not forgotten: the engine's session may live on, and must not be used for another try.
         app.transports.kill(sid);
-        app.transports.remove(sid);
     });
 }
 

@@ -78,7 +78,11 @@ fn carry_out(app: &App, act: &Act) {
         }
         Act::RoomGone { room } => {
             app.chat.forget_checks(room);
-            for live in live.iter().filter(|live| live.session.belongs_to(room)) {
+            // Also those that are about to join: the inbox puts this after what they are doing.
+            for live in live
+                .iter()
+                .filter(|live| live.session.belongs_to(room) || live.session.rooms.has(room))
+            {
                 evict(live, room, true);
             }
         }

@@ -1,5 +1,7 @@
 //! The delivery of room events to the sockets of this node; the only place that emits.
 
+mod late;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use super::protocol::{SyncLost, event};
 use super::reply::is_full;
 use super::transport::Transports;
 use super::{Session, Socket};
-use crate::chat::feed::{Feed, Fill, Offer};
+use crate::chat::feed::{Feed, Offer};
 use crate::chat::{Chat, ChatError};
 use crate::model::{Epoch, Position, RoomEvent, RoomId};
 use crate::redis::{Bus, BusItem, LogPage};
@@ -26,14 +28,8 @@ use crate::telemetry::Metrics;
 const LINGER: Duration = Duration::from_secs(30);
 /// How long a slow member may take to catch up before its transport is closed.
 const LAG_MAX: Duration = Duration::from_secs(15);
-/// How far behind a slow member may be before its transport is closed, events.
-const LAG_MAX_EVENTS: u64 = 500;
-/// How long to wait before a slow socket is tried again, or a log that could not be read.
-const RETRY: Duration = Duration::from_millis(50);
 /// How often a full queue is tried again: its socket's writer empties it in one turn.
 const FULL_RETRY: Duration = Duration::from_millis(5);
-/// Rooms refilled at once after a reconnect.
-const REFILLS_PARALLEL: usize = 32;
 /// `roomUpdate` reaches a room at most this often.
 const UPDATE_PERIOD: Duration = Duration::from_secs(1);
 
@@ -45,6 +41,16 @@ struct Peer {
 }
 
 type RoomFeed = Feed<Sid, Peer>;
+
+/// A membership that has to be brought up from the log.
+pub struct Late {
+    socket: Socket,
+    generation: u64,
+    /// Up to where it has the room's events.
+    at: Position,
+    /// The epoch of that place.
+    epoch: Epoch,
+}
 
 /// One room on this node.
 struct Room {
@@ -166,28 +172,31 @@ impl Deliver {
     }
 
     /// Makes the socket a member that has everything up to `at`; it gets what follows once [`Self::catch_up`] ends.
-    pub fn add_member(&self, interest: &Interest, session: &Session, socket: &Socket, at: Position, page: &LogPage) {
+    pub fn add_member(
+        &self,
+        interest: &Interest,
+        session: &Session,
+        socket: &Socket,
+        at: Position,
+        page: &LogPage,
+    ) -> Late {
         let peer = Peer {
             socket: socket.clone(),
             proto2: session.proto2,
         };
-        interest.0.feed().add_member(socket.id, peer, at, page);
+        let generation = interest.0.feed().add_member(socket.id, peer, at, page);
+        Late {
+            socket: socket.clone(),
+            generation,
+            at,
+            epoch: page.epoch.clone(),
+        }
     }
 
     /// Brings a new member from where its page ended to the live delivery.
-    pub async fn catch_up(
-        self: &Arc<Self>,
-        chat: &Chat,
-        interest: &Interest,
-        socket: &Socket,
-        at: Position,
-        page: &LogPage,
-    ) {
-        let room = interest.0.clone();
-        if !room.feed().go_live(&socket.id, at) {
-            // However much it has missed: it has only just come.
-            self.bring_up(chat, &room, socket, at, &page.epoch, u64::MAX).await;
-        }
+    pub async fn catch_up(&self, chat: &Chat, interest: &Interest, member: Late) {
+        // However much it has missed: it has only just come.
+        self.bring_up(chat, &interest.0, member, u64::MAX).await;
     }
 
     /// Ends the membership of a socket.
@@ -245,7 +254,7 @@ impl Deliver {
             Offer::Deliver => {
                 let lagging = self.hand_out(&mut feed, event);
                 drop(feed);
-                self.bring_up_all(chat, &room, lagging, event);
+                self.bring_up_all(chat, &room, lagging);
             }
             Offer::Skip => {}
             Offer::Fill => {
@@ -256,7 +265,7 @@ impl Deliver {
     }
 
     /// Emits an event to the live members; returns those whose queue was full, which are not live any more.
-    fn hand_out(&self, feed: &mut RoomFeed, event: &RoomEvent) -> Vec<(Socket, Position)> {
+    fn hand_out(&self, feed: &mut RoomFeed, event: &RoomEvent) -> Vec<Late> {
         let mut lagging = Vec::new();
         let mut delivered = 0;
         let name = event.kind.event_name();
@@ -270,7 +279,12 @@ impl Deliver {
                 }
                 full if is_full(&full) => {
                     member.live = false;
-                    lagging.push((member.handle.socket.clone(), member.at));
+                    lagging.push(Late {
+                        socket: member.handle.socket.clone(),
+                        generation: member.generation(),
+                        at: member.at,
+                        epoch: event.epoch.clone(),
+                    });
                 }
                 // It is going; its disconnect removes it.
                 Err(_) => member.at = event.position,
@@ -278,115 +292,6 @@ impl Deliver {
         }
         self.metrics.deliveries_total.inc_by(delivered);
         lagging
-    }
-
-    fn bring_up_all(
-        self: &Arc<Self>,
-        chat: &Arc<Chat>,
-        room: &Arc<Room>,
-        lagging: Vec<(Socket, Position)>,
-        event: &RoomEvent,
-    ) {
-        for (socket, at) in lagging {
-            let (deliver, chat, room, epoch) = (self.clone(), chat.clone(), room.clone(), event.epoch.clone());
-            self.tracker.spawn(async move {
-                deliver
-                    .bring_up(&chat, &room, &socket, at, &epoch, LAG_MAX_EVENTS)
-                    .await
-            });
-        }
-    }
-
-    /// Brings one member up from the log until it stands where the feed stands, or closes its transport.
-    async fn bring_up(
-        &self,
-        chat: &Chat,
-        room: &Room,
-        socket: &Socket,
-        mut at: Position,
-        epoch: &Epoch,
-        max_behind: u64,
-    ) {
-        self.metrics.lagging_sockets.inc();
-        let started = Instant::now();
-        let reason = loop {
-            if !socket.connected() || !room.feed().has_member(&socket.id) {
-                break None;
-            }
-            if started.elapsed() > LAG_MAX {
-                break Some("lagging");
-            }
-            let page = match chat.events_after(&room.id, at).await {
-                Ok(page) => page,
-                Err(_) => {
-                    tokio::time::sleep(RETRY).await;
-                    continue;
-                }
-            };
-            let behind = page.top.seq.saturating_sub(at.seq);
-            if page.epoch != *epoch || page.floor.seq > at.seq || behind > max_behind {
-                break Some("lagging");
-            }
-            let mut full = false;
-            for event in &page.events {
-                match socket.emit(event.kind.event_name(), &*event.json) {
-                    Ok(()) => at = event.position,
-                    result if is_full(&result) => {
-                        full = true;
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
-            if full {
-                tokio::time::sleep(RETRY).await;
-            } else if room.feed().go_live(&socket.id, at) {
-                break None;
-            }
-        };
-        self.metrics.lagging_sockets.dec();
-        if let Some(reason) = reason {
-            self.cut(socket.id, reason);
-        }
-    }
-
-    /// Fills a hole of the room from its log, up to everything that was seen.
-    async fn fill(self: Arc<Self>, chat: Arc<Chat>, room: Arc<Room>) {
-        loop {
-            let from = room.feed().top();
-            let page = match chat.events_after(&room.id, from).await {
-                Ok(page) => page,
-                Err(_) => {
-                    if self.rooms.get(&room.id).is_none_or(|known| !Arc::ptr_eq(&known, &room)) {
-                        return;
-                    }
-                    tokio::time::sleep(RETRY).await;
-                    continue;
-                }
-            };
-            let mut feed = room.feed();
-            match feed.check_page(&page) {
-                Fill::Continues => {}
-                broken => {
-                    tracing::warn!(room = %room.id, ?broken, "continuity lost");
-                    self.tell_broken(&mut feed, &room.id, &page);
-                    if matches!(broken, Fill::LostTail(_)) {
-                        // The page was read after a place that no longer exists.
-                        continue;
-                    }
-                }
-            }
-            for event in &page.events {
-                if feed.advance(event) {
-                    self.metrics.holes_repaired_total.inc();
-                    let lagging = self.hand_out(&mut feed, event);
-                    self.bring_up_all(&chat, &room, lagging, event);
-                }
-            }
-            if feed.finish_fill(page.more) {
-                return;
-            }
-        }
     }
 
     /// Tells members whose continuity is broken: protocol 2 by `sync:lost`, the others by closing their transport.
@@ -403,20 +308,6 @@ impl Deliver {
                 self.cut(*sid, "sync_lost");
             }
         }
-    }
-
-    /// After a reconnect of the bus: every room is compared with its log, a few at a time.
-    async fn refill_all(self: Arc<Self>, chat: Arc<Chat>) {
-        use futures::StreamExt;
-        let rooms: Vec<Arc<Room>> = self.rooms.iter().map(|room| room.value().clone()).collect();
-        futures::stream::iter(rooms)
-            .for_each_concurrent(REFILLS_PARALLEL, |room| async {
-                let offer = room.feed().suspect_gap();
-                if offer == Offer::Fill {
-                    self.clone().fill(chat.clone(), room).await;
-                }
-            })
-            .await;
     }
 
     /// Emits a `roomUpdate` to everybody here who belongs to the room, or keeps the newest for its turn.

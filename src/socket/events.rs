@@ -105,6 +105,7 @@ pub async fn handle(session: &Arc<Session>, socket: &Socket, jobs: Vec<Job>) {
                 }
             }
             Job::Connected => lifecycle::connected(session, socket).await,
+            Job::Register => lifecycle::register(session).await,
             Job::Evict { room, gone } => lifecycle::evicted(session, socket, &room, gone).await,
             Job::RoomsFetched(fetched) => lifecycle::rooms_fetched(session, socket, fetched).await,
             Job::Closed(reason) => lifecycle::closed(session, socket, reason).await,
@@ -120,8 +121,8 @@ async fn handle_event(session: &Arc<Session>, socket: &Socket, event: Event) {
         "join" => room::join(session, socket, &event).await.map(Answer::Done),
         "leave" => room::leave(session, socket, &event).await.map(Answer::Done),
         "deleteroom" => room::delete(session, socket, &event).await.map(Answer::Done),
-        "editMessage" => message::edit(session, &event).await.map(Answer::Stored),
-        "deleteMessage" => message::delete(session, &event).await.map(Answer::Stored),
+        "editMessage" => message::edit(session, socket, &event).await.map(Answer::Stored),
+        "deleteMessage" => message::delete(session, socket, &event).await.map(Answer::Stored),
         "syncRooms" => sync::sync_rooms(session, socket, &event).await.map(Answer::Done),
         "loadMoreMessages_for_room" => sync::load_more(session, &event).await.map(Answer::Messages),
         "refreshToken" => token::refresh(session, socket).await.map(Answer::Done),
@@ -150,7 +151,7 @@ enum Answer {
 async fn fail(session: &Arc<Session>, socket: &Socket, reply: Reply, error: &ChatError) {
     reply.fail(&session.app, socket, error).await;
     if error.is_strike() {
-        session.app.guard.strike(&session.identity()).await;
+        session.app.guard.strike(&session.identity(), 1).await;
     }
     if *error == ChatError::Forged {
         block_and_cut(session, socket, "forged_room").await;

@@ -31,6 +31,8 @@ pub enum Job {
     Event(Incoming),
     /// Its user's room list was fetched; the rooms that are no longer in it.
     RoomsFetched(Result<Vec<crate::model::RoomId>, crate::chat::RoomListError>),
+    /// It must be written to Redis anew.
+    Register,
     /// It must forget a room: by an act of another node, or of another socket of the user.
     Evict {
         /// The room.
@@ -84,7 +86,7 @@ impl Inbox {
                 state.bytes += size;
             }
             Job::Closed(_) => state.closed = true,
-            Job::Connected | Job::RoomsFetched(_) | Job::Evict { .. } => {}
+            Job::Connected | Job::RoomsFetched(_) | Job::Register | Job::Evict { .. } => {}
         }
         state.jobs.push_back(job);
         state.start(session, socket);

@@ -22,6 +22,8 @@ pub struct ClientInfo {
     pub address: ClientAddress,
     /// The connection it came on.
     pub conn: Arc<Conn>,
+    /// Whether that connection becomes a websocket.
+    pub websocket: bool,
 }
 
 /// The name under which this node writes to Redis; a new one when it lost its liveness.
@@ -84,6 +86,8 @@ pub struct Session {
     membership: Mutex<Membership>,
     /// Whether the room list is being fetched behind a message.
     list_refresh: AtomicBool,
+    /// Whether Redis has not been told of it yet.
+    unregistered: AtomicBool,
     /// Why we cut it, if we did.
     cut: Mutex<Option<String>>,
 }
@@ -93,6 +97,9 @@ pub struct Session {
 struct Membership {
     belongs: HashSet<RoomId>,
     joined: HashSet<RoomId>,
+    /// Rooms that may still name the socket in Redis: noted before anything is written there, and removed only when
+    /// Redis has confirmed that it is gone.
+    traces: HashSet<RoomId>,
 }
 
 /// What a verified handshake brings along.
@@ -127,6 +134,7 @@ impl Session {
             tokens: Mutex::new(handshake.tokens),
             membership: Mutex::default(),
             list_refresh: AtomicBool::new(false),
+            unregistered: AtomicBool::new(false),
             cut: Mutex::default(),
         }
     }
@@ -161,12 +169,17 @@ impl Session {
 
     /// Notes rooms it belongs to.
     pub fn note_belongs(&self, rooms: impl IntoIterator<Item = RoomId>) {
-        lock(&self.membership).belongs.extend(rooms);
+        let mut membership = lock(&self.membership);
+        for room in rooms {
+            membership.traces.insert(room.clone());
+            membership.belongs.insert(room);
+        }
     }
 
-    /// Notes a room it joins.
+    /// Notes a room it is about to join.
     pub fn note_joined(&self, room: &RoomId) {
         let mut membership = lock(&self.membership);
+        membership.traces.insert(room.clone());
         membership.belongs.insert(room.clone());
         membership.joined.insert(room.clone());
     }
@@ -180,7 +193,15 @@ impl Session {
         membership.joined.remove(room)
     }
 
-    /// Everything that is written in Redis for it.
+    /// Notes that Redis no longer names it in a room it does not belong to.
+    pub fn note_removed(&self, room: &RoomId) {
+        let mut membership = lock(&self.membership);
+        if !membership.belongs.contains(room) {
+            membership.traces.remove(room);
+        }
+    }
+
+    /// What is to be written in Redis for it.
     pub fn owned(&self) -> OwnedSocket {
         let membership = lock(&self.membership);
         OwnedSocket {
@@ -191,9 +212,31 @@ impl Session {
         }
     }
 
+    /// Everything that may be written in Redis for it: what is to be removed when it is gone.
+    pub fn traces(&self) -> OwnedSocket {
+        let membership = lock(&self.membership);
+        let rooms: Vec<RoomId> = membership.traces.iter().cloned().collect();
+        OwnedSocket {
+            socket: self.sid.to_string(),
+            user: lock(&self.identity).user.clone(),
+            joined: rooms.clone(),
+            rooms,
+        }
+    }
+
     /// Fetches the user's room list if it is old, without holding up events.
     pub fn refresh_rooms(self: &Arc<Self>, socket: &super::Socket) {
         super::events::lifecycle::refresh_rooms_behind(self, socket);
+    }
+
+    /// Whether Redis has yet to be told of it.
+    pub fn is_unregistered(&self) -> bool {
+        self.unregistered.load(Ordering::Acquire)
+    }
+
+    /// Notes whether Redis has yet to be told of it.
+    pub fn set_unregistered(&self, unregistered: bool) {
+        self.unregistered.store(unregistered, Ordering::Release);
     }
 
     /// Claims the refresh of the room list; `false` when one is under way.

@@ -78,46 +78,74 @@ impl Conn {
     }
 }
 
-/// The connection under each socket, by engine sid, which is the socket's id.
+/// The connections under one socket.
+#[derive(Debug)]
+struct Transport {
+    /// Those that carry this socket alone. A polling request may come on a connection that a proxy shares between
+    /// clients, so only websockets are shut down.
+    websockets: Vec<Arc<Conn>>,
+    /// When we closed it: from then on every request of its session is refused.
+    killed: Option<Instant>,
+}
+
+/// Websocket connections that may claim one session; a stock client opens one, and a second after a failed probe.
+const CLAIMS_MAX: usize = 4;
+/// How long a closed session is remembered: longer than the engine keeps one whose client is silent (ping interval and
+/// timeout), so that a polling client cannot outlive its cut.
+const KILLED_FOR: Duration = Duration::from_secs(180);
+
+/// The connections under each socket, by engine sid, which is the socket's id.
 #[derive(Debug, Default)]
 pub struct Transports {
-    by_sid: DashMap<Sid, Arc<Conn>>,
+    by_sid: DashMap<Sid, Transport>,
 }
 
 impl Transports {
-    /// The socket began on this connection; a connection it has upgraded to meanwhile stays.
-    pub fn begin(&self, sid: Sid, conn: Arc<Conn>) {
-        self.by_sid.entry(sid).or_insert(conn);
-    }
-
-    /// The socket upgrades to this connection, which may happen before its handshake is done. One that was closed by us
-    /// stays closed.
-    pub fn upgrade(&self, sid: Sid, conn: Arc<Conn>) {
-        let mut known = self.by_sid.entry(sid).or_insert_with(|| conn.clone());
-        if !known.is_killed() {
-            *known = conn;
+    /// A websocket says that it belongs to this session: at the handshake, or as an upgrade, which may overtake it.
+    /// All that do are remembered, because only the engine knows which one it takes. `false` when there are too many, or
+    /// the session was closed.
+    pub fn claim(&self, sid: Sid, conn: Arc<Conn>) -> bool {
+        let mut transport = self.by_sid.entry(sid).or_insert_with(|| Transport {
+            websockets: Vec::new(),
+            killed: None,
+        });
+        transport.websockets.retain(|conn| conn.is_open());
+        if transport.killed.is_some() || transport.websockets.len() >= CLAIMS_MAX {
+            return false;
         }
+        transport.websockets.push(conn);
+        true
     }
 
-    /// Forgets connections that ended without ever having had a socket, such as upgrades of invented sessions.
-    pub fn sweep(&self, is_socket: impl Fn(Sid) -> bool) {
-        self.by_sid.retain(|sid, conn| conn.is_open() || is_socket(*sid));
-    }
-
-    /// The socket is gone.
+    /// The socket is gone. A closed one stays refused.
     pub fn remove(&self, sid: Sid) {
-        self.by_sid.remove(&sid);
+        self.by_sid.remove_if(&sid, |_, transport| transport.killed.is_none());
     }
 
     /// Closes the transport of a socket.
     pub fn kill(&self, sid: Sid) {
-        if let Some(conn) = self.by_sid.get(&sid) {
+        let mut transport = self.by_sid.entry(sid).or_insert_with(|| Transport {
+            websockets: Vec::new(),
+            killed: None,
+        });
+        transport.killed.get_or_insert_with(Instant::now);
+        for conn in &transport.websockets {
             conn.kill();
         }
     }
 
-    /// Whether the transport of a socket was closed by us: a polling client must be refused at its next poll.
+    /// Whether the transport of a socket was closed by us.
     pub fn is_killed(&self, sid: Sid) -> bool {
-        self.by_sid.get(&sid).is_some_and(|conn| conn.is_killed())
+        self.by_sid
+            .get(&sid)
+            .is_some_and(|transport| transport.killed.is_some())
+    }
+
+    /// Forgets closed sessions that the engine has forgotten too, and connections that never had a socket.
+    pub fn sweep(&self, is_socket: impl Fn(Sid) -> bool) {
+        self.by_sid.retain(|sid, transport| match transport.killed {
+            Some(at) => at.elapsed() < KILLED_FOR,
+            None => is_socket(*sid) || transport.websockets.iter().any(|conn| conn.is_open()),
+        });
     }
 }

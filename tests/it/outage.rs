@@ -64,6 +64,7 @@ async fn redis_that_comes_back_empty_is_noticed_and_chat_goes_on() {
     let mut world = World::start(1).await;
     let (client, _) = world.joined(0, 0, "room-0").await;
     let before = send(&client, "room-0", "before").await;
+    client.expect("message").await.unwrap();
     world.redis.kill().await;
     world.redis.wipe_disk().await;
     world.redis.resume().await;

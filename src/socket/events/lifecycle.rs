@@ -7,10 +7,15 @@ use socketioxide::socket::DisconnectReason;
 use crate::chat::RoomListError;
 use crate::model::RoomId;
 use crate::socket::inbox::{Inbox, Job};
-use crate::socket::{Session, Socket};
+use crate::socket::{Live, Session, Socket};
 
 /// Fetches the user's rooms and writes the socket down; events wait meanwhile.
 pub async fn connected(session: &Arc<Session>, socket: &Socket) {
+    // A block that was set while the handshake was checked found no socket to cut.
+    let guard = &session.app.guard;
+    if guard.is_blocked_now(session.address, &session.identity()).await {
+        return crate::socket::control::cut(session, socket, "blocked", None);
+    }
     let fetched = session.app.chat.fetch_rooms(&session.identity(), &session.rooms).await;
     rooms_fetched(session, socket, fetched).await;
     let entry = serde_json::json!({
@@ -39,6 +44,7 @@ pub async fn rooms_fetched(session: &Arc<Session>, socket: &Socket, fetched: Res
             for room in &gone {
                 forget_room(session, socket, room).await;
             }
+            evict_other_devices(session, &gone);
         }
         Err(RoomListError::Refused) => return super::block_and_cut(session, socket, "user_refused").await,
         // The socket stays; the node's sweep tries again.
@@ -47,10 +53,43 @@ pub async fn rooms_fetched(session: &Arc<Session>, socket: &Socket, fetched: Res
     let rooms = session.rooms.rooms();
     session.note_belongs(rooms.iter().cloned());
     app.deliver.add_belonging(&rooms, socket);
-    // Also without rooms: the node's hash must know every socket it serves.
-    if let Err(error) = app.redis.register_socket(&app.node.get(), &session.owned()).await {
-        tracing::warn!(%error, "membership not written; the next sweep tries again");
+    register(session).await;
+}
+
+/// The list is shared by the user's sockets here, and only one of them hears what has gone from it.
+fn evict_other_devices(session: &Session, gone: &[RoomId]) {
+    if gone.is_empty() {
+        return;
     }
+    let user = session.identity().user;
+    for Live { session: other, socket } in session.app.live() {
+        if other.sid != session.sid && other.identity().user == user {
+            for room in gone {
+                let _queued = Inbox::push(
+                    &other,
+                    &socket,
+                    Job::Evict {
+                        room: room.clone(),
+                        gone: false,
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// Writes the socket with all its rooms, also without any: the node's hash must know every socket it serves. What
+/// cannot be written now is tried again by the node's upkeep.
+pub async fn register(session: &Session) {
+    let app = &session.app;
+    let written = app
+        .redis
+        .register_socket(&app.node.get(), &session.owned(), &session.traces())
+        .await;
+    if let Err(error) = &written {
+        tracing::warn!(%error, "membership not written yet");
+    }
+    session.set_unregistered(written.is_err());
 }
 
 /// Fetches the list without holding up the socket's events; what follows from it takes its place among them.
@@ -67,18 +106,26 @@ pub fn refresh_rooms_behind(session: &Arc<Session>, socket: &Socket) {
 }
 
 /// The user no longer belongs to the room.
-pub async fn forget_room(session: &Arc<Session>, socket: &Socket, room: &RoomId) {
+pub async fn forget_room(session: &Session, socket: &Socket, room: &RoomId) {
     let app = &session.app;
     session.note_left(room, true);
     session.rooms.remove(room);
     app.deliver.remove_member(room, socket.id);
     app.deliver.remove_belonging(std::slice::from_ref(room), socket.id);
-    if let Err(error) = app
+    leave_in_redis(session, room, true).await;
+}
+
+/// Removes the socket from a room's sets; what cannot be removed now goes with the socket.
+pub async fn leave_in_redis(session: &Session, room: &RoomId, for_good: bool) {
+    let user = session.identity().user;
+    match session
+        .app
         .redis
-        .leave_rooms(&app.node.get(), &session.owned(), std::slice::from_ref(room), true)
+        .leave_room(&session.sid.to_string(), &user, room, for_good)
         .await
     {
-        tracing::warn!(%error, "membership not removed");
+        Ok(()) => session.note_removed(room),
+        Err(error) => tracing::warn!(%error, "membership not removed yet"),
     }
 }
 
@@ -93,8 +140,8 @@ pub async fn evicted(session: &Arc<Session>, socket: &Socket, room: &RoomId, gon
 /// Removes everything of a socket that is gone.
 pub async fn closed(session: &Arc<Session>, socket: &Socket, reason: DisconnectReason) {
     let app = &session.app;
-    let owned = session.owned();
-    for room in &owned.joined {
+    let owned = session.traces();
+    for room in &owned.rooms {
         app.deliver.remove_member(room, socket.id);
     }
     app.deliver.remove_belonging(&owned.rooms, socket.id);

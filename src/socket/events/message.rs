@@ -15,6 +15,7 @@ pub async fn post(session: &Arc<Session>, socket: &Socket, events: Vec<Event>) {
     // A list older than a minute is fetched behind the messages, so that none waits for HTTP.
     refresh_rooms_behind(session, socket);
     let identity = session.identity();
+    let (mut strikes, mut evicted) = (0, 0);
     let mut run: Option<(RoomId, Vec<Draft>, Vec<Reply>)> = None;
     for event in events {
         let composed = compose(session, &identity, &event);
@@ -30,11 +31,20 @@ pub async fn post(session: &Arc<Session>, socket: &Socket, events: Vec<Event>) {
             Err(error) => {
                 // Answers keep the order of the events.
                 store(session, socket, run.take()).await;
-                fail(session, socket, event.reply, &error).await;
+                event.reply.fail(&session.app, socket, &error).await;
+                match error {
+                    ChatError::NotMember => evicted = 1,
+                    error => strikes += u32::from(error.is_strike()),
+                }
             }
         }
     }
     store(session, socket, run).await;
+    // Messages to a room that were sent together are one act: who has just been removed from it is no attacker.
+    strikes += evicted;
+    if strikes > 0 {
+        session.app.guard.strike(&session.identity(), strikes).await;
+    }
 }
 
 fn compose(session: &Session, identity: &Identity, event: &Event) -> Result<(RoomId, Draft), ChatError> {
@@ -70,7 +80,8 @@ async fn store(session: &Arc<Session>, socket: &Socket, run: Option<(RoomId, Vec
 }
 
 /// `editMessage`.
-pub async fn edit(session: &Arc<Session>, event: &Event) -> Result<Receipt, ChatError> {
+pub async fn edit(session: &Arc<Session>, socket: &Socket, event: &Event) -> Result<Receipt, ChatError> {
+    refresh_rooms_behind(session, socket);
     let identity = session.identity();
     let payload = event.payload()?;
     let room = payload.room("roomID")?;
@@ -80,7 +91,8 @@ pub async fn edit(session: &Arc<Session>, event: &Event) -> Result<Receipt, Chat
 }
 
 /// `deleteMessage`.
-pub async fn delete(session: &Arc<Session>, event: &Event) -> Result<Receipt, ChatError> {
+pub async fn delete(session: &Arc<Session>, socket: &Socket, event: &Event) -> Result<Receipt, ChatError> {
+    refresh_rooms_behind(session, socket);
     let identity = session.identity();
     let payload = event.payload()?;
     let room = payload.room("roomID")?;
@@ -95,6 +107,9 @@ fn require_joined(session: &Session, room: &RoomId) -> Result<(), ChatError> {
         Ok(())
     } else if session.belongs_to(room) {
         Err(ChatError::NotJoined)
+    } else if !session.rooms.was_fetched() {
+        // The room service was away when the socket connected: that is no fault of the client's.
+        Err(ChatError::Unavailable("the room service"))
     } else {
         Err(ChatError::NotMember)
     }

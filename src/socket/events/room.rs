@@ -1,14 +1,19 @@
 //! `join`, `leave` and `deleteroom`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Event;
 use crate::chat::payload::Payload;
 use crate::chat::{ChatError, Previous, Wanted};
-use crate::model::{Cursor, RoomId};
-use crate::redis::Act;
+use crate::model::{Cursor, RoomId, UserId};
+use crate::redis::{Act, RedisError};
 use crate::socket::protocol::{PreviousInfo, RoomUpdate, event};
-use crate::socket::{Session, Socket};
+use crate::socket::{App, Session, Socket};
+
+/// How often, and for how long, the end of a membership is announced again: an outage of ten minutes is survived.
+const DELETE_RETRY: Duration = Duration::from_secs(1);
+const DELETE_TRIES: u32 = 600;
 
 /// `join`: checks, subscribes, answers with what was missed, and goes on live from exactly there.
 pub async fn join(session: &Arc<Session>, socket: &Socket, event: &Event) -> Result<(), ChatError> {
@@ -19,20 +24,42 @@ pub async fn join(session: &Arc<Session>, socket: &Socket, event: &Event) -> Res
     let identity = session.identity();
     crate::chat::check_identity(&payload, &identity)?;
     let (cursor, wanted) = cursor(session, &payload)?;
-    let info = app
+    let checked = app
         .chat
         .check_member(&identity, &session.rooms, &room, payload.raw("createdAt"))
-        .await?;
-
-    // Subscribed before the log is read: what comes between the two is in the log, what comes later is on the bus.
-    let interest = app.deliver.enter(&room).await?;
-    let previous = app.chat.previous(&room, cursor.as_ref(), wanted).await?;
-    session.note_joined(&room);
-    if let Err(error) = app.redis.register_socket(&app.node.get(), &session.owned()).await {
-        session.note_left(&room, false);
-        return Err(error.into());
+        .await;
+    if matches!(checked, Err(ChatError::NotMember)) && session.belongs_to(&room) {
+        super::lifecycle::forget_room(session, socket, &room).await;
     }
-    app.deliver.add_belonging(std::slice::from_ref(&room), socket);
+    let info = checked?;
+
+    // A second join begins anew: live events between its page and its membership would come twice.
+    app.deliver.remove_member(&room, socket.id);
+    let rejoins = session.note_left(&room, false);
+    let joined = enter(session, socket, &room, cursor.as_ref(), wanted).await;
+    match &joined {
+        Ok(()) => announce(session, &room, &RoomUpdate::new(&room, &info.participants)).await,
+        Err(_) => {
+            app.deliver.remove_member(&room, socket.id);
+            if session.note_left(&room, false) || rejoins {
+                super::lifecycle::leave_in_redis(session, &room, false).await;
+            }
+        }
+    }
+    joined
+}
+
+/// Subscribes, answers with what was missed, and goes on live from exactly there.
+async fn enter(
+    session: &Arc<Session>,
+    socket: &Socket,
+    room: &RoomId,
+    cursor: Option<&Cursor>,
+    wanted: Wanted,
+) -> Result<(), ChatError> {
+    let app = &session.app;
+    // Subscribed before the log is read: what comes between the two is in the log, what comes later is on the bus.
+    let interest = app.deliver.enter(room).await?;
     let Previous {
         messages,
         changes,
@@ -41,11 +68,14 @@ pub async fn join(session: &Arc<Session>, socket: &Socket, event: &Event) -> Res
         recovered,
         more,
         page,
-    } = previous;
-    app.deliver.add_member(&interest, session, socket, top, &page);
+    } = app.chat.previous(room, cursor, wanted).await?;
+    session.note_joined(room);
+    app.redis.join_room(&app.node.get(), &session.traces(), room).await?;
+    app.deliver.add_belonging(std::slice::from_ref(room), socket);
+    let member = app.deliver.add_member(&interest, session, socket, top, &page);
     if session.proto2 {
         let info = PreviousInfo {
-            room_id: &room,
+            room_id: room,
             epoch: epoch.as_str(),
             top_seq: top.seq,
             recovered,
@@ -62,8 +92,7 @@ pub async fn join(session: &Arc<Session>, socket: &Socket, event: &Event) -> Res
     for change in &changes {
         app.deliver.emit(socket, change.kind.event_name(), &*change.json).await;
     }
-    app.deliver.catch_up(&app.chat, &interest, socket, top, &page).await;
-    announce(session, &room, &RoomUpdate::new(&room, &info.participants)).await;
+    app.deliver.catch_up(&app.chat, &interest, member).await;
     Ok(())
 }
 
@@ -94,9 +123,7 @@ pub async fn leave(session: &Arc<Session>, socket: &Socket, event: &Event) -> Re
         };
     }
     app.deliver.remove_member(&room, socket.id);
-    app.redis
-        .leave_rooms(&app.node.get(), &session.owned(), std::slice::from_ref(&room), false)
-        .await?;
+    super::lifecycle::leave_in_redis(session, &room, false).await;
     Ok(())
 }
 
@@ -111,26 +138,44 @@ pub async fn delete(session: &Arc<Session>, socket: &Socket, event: &Event) -> R
         .check_member(&identity, &session.rooms, &room, payload.raw("createdAt"))
         .await?;
     let deleted = app.chat.leave_for_good(&identity, &room).await?;
-    if deleted {
-        app.redis.delete_room(&room).await?;
-        app.redis.publish_act(&Act::RoomGone { room: room.clone() }).await?;
-    } else {
-        app.redis
-            .publish_act(&Act::Evict {
-                user: identity.user.clone(),
-                room: room.clone(),
-            })
-            .await?;
-    }
     // This socket at once, the others by the act.
     super::lifecycle::forget_room(session, socket, &room).await;
+    // It is done at the room service, so it must be done here too, whenever Redis is back.
+    if let Err(error) = finish_delete(app, &identity.user, &room, deleted).await {
+        tracing::warn!(%room, %error, "the room is left, and Redis does not know yet");
+        let (app, user, room) = (app.clone(), identity.user.clone(), room.clone());
+        app.tracker.clone().spawn(async move {
+            for _ in 0..DELETE_TRIES {
+                tokio::time::sleep(DELETE_RETRY).await;
+                if finish_delete(&app, &user, &room, deleted).await.is_ok() {
+                    return;
+                }
+            }
+            tracing::error!(%room, %user, "leaving the room was not announced");
+        });
+    }
     if deleted {
-        app.redis.delete_room_sets(&room).await?;
         announce(session, &room, &RoomUpdate::new(&room, &[])).await;
     } else if let Ok(info) = app.chat.check_room(&room, None).await {
         announce(session, &room, &RoomUpdate::new(&room, &info.participants)).await;
     }
     Ok(())
+}
+
+/// Tells every node, and removes what a deleted room kept; repeating it is harmless.
+async fn finish_delete(app: &App, user: &UserId, room: &RoomId, deleted: bool) -> Result<(), RedisError> {
+    if !deleted {
+        return app
+            .redis
+            .publish_act(&Act::Evict {
+                user: user.clone(),
+                room: room.clone(),
+            })
+            .await;
+    }
+    app.redis.delete_room(room).await?;
+    app.redis.publish_act(&Act::RoomGone { room: room.clone() }).await?;
+    app.redis.delete_room_sets(room).await
 }
 
 /// Tells everybody who belongs to the room, wherever they are; best effort.

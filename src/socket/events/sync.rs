@@ -7,8 +7,12 @@ use serde_json::value::RawValue;
 use super::Event;
 use crate::chat::payload::Payload;
 use crate::chat::{ChatError, SYNC_MAX_ROOMS, SyncRequest};
+use crate::model::{Identity, RoomId};
 use crate::socket::protocol::{PreviousInfo, SyncedMessages, event};
 use crate::socket::{Session, Socket};
+
+/// Rooms of one request that are checked one by one, because the user's list does not know them.
+const UNKNOWN_MAX: usize = 10;
 
 /// `syncRooms`: few rooms are answered as `syncRoomsResponse`, many in one batch as `updatedRooms`.
 pub async fn sync_rooms(session: &Arc<Session>, socket: &Socket, event: &Event) -> Result<(), ChatError> {
@@ -22,14 +26,7 @@ pub async fn sync_rooms(session: &Arc<Session>, socket: &Socket, event: &Event) 
     crate::chat::check_identity(&payload, &identity)?;
     let wanted = requests(&payload)?;
     let batch = wanted.len() > app.sync_parallel_max;
-    let mut allowed = Vec::with_capacity(wanted.len());
-    let mut refused = Vec::new();
-    for request in wanted {
-        match app.chat.ensure_member(&identity, &session.rooms, &request.room).await {
-            Ok(()) => allowed.push(request),
-            Err(error) => refused.push((request.room, error)),
-        }
-    }
+    let (allowed, refused) = authorise(session, socket, &identity, wanted).await;
     let synced = app.chat.sync(&identity, allowed, batch).await;
     let mut answer: Vec<SyncedMessages<'_>> = Vec::with_capacity(synced.len() + refused.len());
     let mut infos = Vec::with_capacity(synced.len());
@@ -66,11 +63,49 @@ pub async fn sync_rooms(session: &Arc<Session>, socket: &Socket, event: &Event) 
     } else {
         app.deliver.emit(socket, name, answer.as_slice()).await;
     }
-    // The rooms that could be answered were; the client learns of the others by their code and by this.
-    match refused.into_iter().next() {
+    // The rooms that could be answered were; the client learns of the others by their code and by this, the worst first.
+    let worst = refused
+        .iter()
+        .position(|(_, error)| *error == ChatError::Forged)
+        .unwrap_or(0);
+    match refused.into_iter().nth(worst) {
         Some((_, error)) => Err(error),
         None => Ok(()),
     }
+}
+
+/// Splits the rooms into those the user belongs to and the others. A list that is old is fetched once for all of them; of
+/// the rooms it does not know, only a few are asked for one by one, because they may be invented.
+async fn authorise(
+    session: &Arc<Session>,
+    socket: &Socket,
+    identity: &Identity,
+    wanted: Vec<SyncRequest>,
+) -> (Vec<SyncRequest>, Vec<(RoomId, ChatError)>) {
+    let chat = &session.app.chat;
+    if session.rooms.is_stale() {
+        let fetched = chat.fetch_rooms(identity, &session.rooms).await;
+        super::lifecycle::rooms_fetched(session, socket, fetched).await;
+    }
+    let (mut allowed, mut refused, mut checked) = (Vec::with_capacity(wanted.len()), Vec::new(), 0);
+    for request in wanted {
+        let known = !session.rooms.is_stale() && session.rooms.has(&request.room);
+        let result = if known {
+            Ok(())
+        } else if checked < UNKNOWN_MAX {
+            checked += 1;
+            chat.ensure_member(identity, &session.rooms, &request.room).await
+        } else if session.rooms.was_fetched() {
+            Err(ChatError::NotMember)
+        } else {
+            Err(ChatError::Unavailable("the room service"))
+        };
+        match result {
+            Ok(()) => allowed.push(request),
+            Err(error) => refused.push((request.room, error)),
+        }
+    }
+    (allowed, refused)
 }
 
 fn requests(payload: &Payload<'_>) -> Result<Vec<SyncRequest>, ChatError> {

@@ -1,0 +1,156 @@
+//! Whoever is late is brought up from the log: a member that joins or lags, and a room with a hole.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+
+use super::{Deliver, LAG_MAX, Late, Room};
+use crate::chat::Chat;
+use crate::chat::feed::{Fill, Offer};
+use crate::socket::reply::is_full;
+
+/// How far behind a slow member may be before its transport is closed, events.
+const LAG_MAX_EVENTS: u64 = 500;
+/// How long to wait before a slow socket is tried again, or a log that could not be read.
+const RETRY: Duration = Duration::from_millis(50);
+/// Pages without what was seen on the bus before the hole is given up: a log that lost events will not find them.
+const FRUITLESS_MAX: u32 = 100;
+/// Rooms refilled at once after a reconnect.
+const REFILLS_PARALLEL: usize = 32;
+
+impl Deliver {
+    /// Brings members that lag up from the log, each by a task of its own.
+    pub(super) fn bring_up_all(self: &Arc<Self>, chat: &Arc<Chat>, room: &Arc<Room>, lagging: Vec<Late>) {
+        for member in lagging {
+            let (deliver, chat, room) = (self.clone(), chat.clone(), room.clone());
+            self.tracker
+                .spawn(async move { deliver.bring_up(&chat, &room, member, LAG_MAX_EVENTS).await });
+        }
+    }
+
+    /// Brings one member up from the log until it stands where the feed stands, or closes its transport.
+    pub(super) async fn bring_up(&self, chat: &Chat, room: &Room, member: Late, max_behind: u64) {
+        let Late {
+            socket,
+            generation,
+            mut at,
+            epoch,
+        } = member;
+        if room.feed().go_live(&socket.id, generation, at) {
+            return;
+        }
+        self.metrics.lagging_sockets.inc();
+        let started = Instant::now();
+        let reason = loop {
+            if !socket.connected() || !room.feed().has_member(&socket.id, generation) {
+                break None;
+            }
+            if started.elapsed() > LAG_MAX {
+                break Some("lagging");
+            }
+            let Ok(page) = chat.events_after(&room.id, at).await else {
+                tokio::time::sleep(RETRY).await;
+                continue;
+            };
+            let behind = page.top.seq.saturating_sub(at.seq);
+            if page.epoch != epoch || page.floor.seq > at.seq || behind > max_behind {
+                break Some("lagging");
+            }
+            let mut full = false;
+            for event in &page.events {
+                match socket.emit(event.kind.event_name(), &*event.json) {
+                    Ok(()) => at = event.position,
+                    result if is_full(&result) => {
+                        full = true;
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            if full {
+                tokio::time::sleep(RETRY).await;
+            } else if room.feed().go_live(&socket.id, generation, at) {
+                break None;
+            }
+        };
+        self.metrics.lagging_sockets.dec();
+        if let Some(reason) = reason {
+            self.cut(socket.id, reason);
+        }
+    }
+
+    /// Fills a hole of the room from its log, up to everything that was seen.
+    pub(super) async fn fill(self: Arc<Self>, chat: Arc<Chat>, room: Arc<Room>) {
+        let mut fruitless = 0;
+        loop {
+            let from = room.feed().top();
+            let Ok(page) = chat.events_after(&room.id, from).await else {
+                if self.rooms.get(&room.id).is_none_or(|known| !Arc::ptr_eq(&known, &room)) {
+                    return;
+                }
+                tokio::time::sleep(RETRY).await;
+                continue;
+            };
+            if self.take_page(&chat, &room, &page, fruitless >= FRUITLESS_MAX) {
+                return;
+            }
+            if room.feed().top() == from {
+                fruitless += 1;
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Delivers what a page brings; `true` when the hole is filled, or given up.
+    fn take_page(
+        self: &Arc<Self>,
+        chat: &Arc<Chat>,
+        room: &Arc<Room>,
+        page: &crate::redis::LogPage,
+        give_up: bool,
+    ) -> bool {
+        let mut feed = room.feed();
+        match feed.check_page(page) {
+            Fill::Continues => {}
+            broken => {
+                tracing::warn!(room = %room.id, ?broken, "continuity lost");
+                self.tell_broken(&mut feed, &room.id, page);
+                if matches!(broken, Fill::LostTail(_)) {
+                    // The page was read after a place that no longer exists.
+                    return false;
+                }
+            }
+        }
+        for event in &page.events {
+            if feed.advance(event) {
+                self.metrics.holes_repaired_total.inc();
+                let lagging = self.hand_out(&mut feed, event);
+                self.bring_up_all(chat, room, lagging);
+            }
+        }
+        if feed.finish_fill(page.more) {
+            return true;
+        }
+        if give_up {
+            tracing::error!(room = %room.id, "the log does not hold what was seen on the bus");
+            feed.abandon_hole(page);
+            self.tell_broken(&mut feed, &room.id, page);
+            return feed.finish_fill(false);
+        }
+        false
+    }
+
+    /// After a reconnect of the bus: every room is compared with its log, a few at a time.
+    pub(super) async fn refill_all(self: Arc<Self>, chat: Arc<Chat>) {
+        let rooms: Vec<Arc<Room>> = self.rooms.iter().map(|room| room.value().clone()).collect();
+        futures::stream::iter(rooms)
+            .for_each_concurrent(REFILLS_PARALLEL, |room| async {
+                let offer = room.feed().suspect_gap();
+                if offer == Offer::Fill {
+                    self.clone().fill(chat.clone(), room).await;
+                }
+            })
+            .await;
+    }
+}
