@@ -223,3 +223,29 @@ async fn late_joiner_gets_what_was_said_and_then_the_live_rest() {
     }
     assert_eq!(seqs, (2..=202).collect::<Vec<u64>>());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reader_that_lags_is_brought_up_from_the_log_without_a_hole() {
+    const MESSAGES: u64 = 700;
+    let world = World::start(1).await;
+    let (writer, _) = world.joined(0, 0, "room-0").await;
+    let slow = world.client(0, 4).receive_buffer(4096).connect().await.unwrap();
+    join(&slow, "room-0").await;
+    slow.pause_reading();
+    // More than the kernel's buffers and the socket's queue hold together, and fewer events behind than cut it.
+    let padding = "x".repeat(16_000);
+    for _ in 0..MESSAGES {
+        send(&writer, "room-0", &padding).await;
+    }
+    assert_eq!(world.metric(0, "roomcast_lagging_sockets"), 1.0, "the reader lags");
+    slow.resume_reading();
+    for seq in 1..=MESSAGES {
+        assert_eq!(slow.expect("message").await.unwrap()[0]["seq"], seq);
+    }
+    until("it is live again", Duration::from_secs(5), || async {
+        world.metric(0, "roomcast_lagging_sockets") == 0.0
+    })
+    .await;
+    send(&writer, "room-0", "live").await;
+    assert_eq!(slow.expect("message").await.unwrap()[0]["message"], "live");
+}
