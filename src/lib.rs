@@ -48,4 +48,5 @@ pub mod redis;
 pub mod socket;
 pub mod telemetry;
 pub mod upstream;
+pub mod web;
 pub mod worker;
