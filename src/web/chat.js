@@ -178,7 +178,6 @@ export class Chat {
     room.note(message);
     const isNew = room.put(message);
     const mine = message.platformid === this.me;
-    if (isNew && mine) room.missed = undefined;
     if (isNew && !mine) {
       room.unread += 1;
       if (room === this.open) {
@@ -227,6 +226,8 @@ export class Chat {
   #send(message) {
     const wish = { cid: randomId(), message };
     this.open.pending.push(wish);
+    // Who answers has read what was new; what comes after an interruption is marked then.
+    this.open.missed = undefined;
     this.messages.end = true;
     this.#post(this.open, wish);
     this.#draw(this.open);

@@ -14,7 +14,7 @@ const ENDED = new Set(['revoked', 'user_refused']);
 export class Connection {
   /** `on.state(state)` is told every change, `on.event(name, ...args)` every event, `on.online()` each new connection. */
   constructor({ io, nodes, auth, on }) {
-    Object.assign(this, { io, auth, on, failures: 0, epoch: 0 });
+    Object.assign(this, { io, auth, on, failures: 0 });
     // The node that served the page first; it is one of them, under whatever name.
     const here = nodes.findIndex((node) => new URL(node).host === location.host);
     this.nodes = here < 0 ? [location.origin, ...nodes] : [...nodes.slice(here), ...nodes.slice(0, here)];

@@ -101,13 +101,15 @@ export class Messages {
     const rows = this.rows;
     if (!rows.some((row) => row.tabIndex === 0) && rows.length) rows.at(-1).tabIndex = 0;
     this.#edges(room);
+    // Too few to scroll back: one look tells whether there is more.
+    if (room.joined && !room.atStart && this.box.scrollHeight <= this.box.clientHeight) this.onOlder();
     if (this.end) this.toEnd();
     else if (oldest !== this.oldest) this.box.scrollTop = this.box.scrollHeight - below;
   }
 
   #edges(room) {
     const empty = room.synced && room.messages.length === 0 && room.pending.length === 0;
-    byId('older').hidden = room.atStart || !room.messages.length;
+    byId('older').hidden = room.atStart || !room.messages.length || this.box.scrollHeight <= this.box.clientHeight;
     byId('older').textContent = room.loading ? 'Loading…' : 'Load earlier messages';
     byId('beginning').hidden = !room.atStart && !empty;
     byId('beginning-room').textContent = room.id;
@@ -134,7 +136,9 @@ export class Messages {
       before = message;
     }
     for (const wish of room.pending) {
-      parts.push({ key: `wish ${wish.cid}`, look: `${wish.problem}`, draw: () => this.#pending(wish) });
+      const head = before?.platformid !== this.me;
+      parts.push({ key: `wish ${wish.cid}`, look: `${head} ${wish.problem}`, draw: () => this.#pending(wish, head) });
+      before = { platformid: this.me };
     }
     return parts;
   }
@@ -156,8 +160,8 @@ export class Messages {
             iconButton('delete', 'Delete this message', () => this.onDelete(message))))));
   }
 
-  #pending(wish) {
-    return h('li', { class: `message mine pending${wish.problem ? ' failed' : ''}`, tabindex: '-1' },
+  #pending(wish, head) {
+    return h('li', { class: `message mine pending${head ? ' head' : ''}${wish.problem ? ' failed' : ''}`, tabindex: '-1' },
       h('div', { class: 'body' },
         h('div', { class: 'bubble-row' }, h('div', { class: 'bubble' }, h('span', { class: 'text' }, wish.message))),
         h('div', { class: 'fate' }, wish.problem ? `Not sent. ${wish.problem} ` : 'Sending…',

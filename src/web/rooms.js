@@ -34,7 +34,7 @@ export class Room {
     const others = fresh.filter(({ platformid }) => platformid !== me);
     const unread = others.filter(({ ts }) => this.readTs !== undefined && ts > this.readTs);
     this.unread += unread.length;
-    if (first && batch.length <= FIRST && batch.length < 50) this.atStart = batch.length === 0;
+    if (first) this.atStart = batch.length === 0;
     const firstUnread = shown.find(({ id }) => unread.some((one) => one.id === id));
     if (first && firstUnread) this.missed = { before: firstUnread.id, label: 'New' };
     if (!first && others.length) this.missed = { before: others[0].id, label: 'While you were away' };

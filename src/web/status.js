@@ -32,10 +32,13 @@ export class Status {
     }
     byId('blocked').hidden = !blocked;
     byId('composer').classList.toggle('shut', blocked);
-    clearTimeout(this.patience);
-    if (online || blocked) byId('reconnecting').hidden = true;
-    else if (byId('reconnecting').hidden) {
-      this.patience = setTimeout(() => { byId('reconnecting').hidden = false; }, PATIENCE_MS);
+    if (online || blocked) {
+      clearTimeout(this.patience);
+      this.patience = undefined;
+      byId('reconnecting').hidden = true;
+    } else {
+      // Counted from the loss, however many attempts follow it.
+      this.patience ??= setTimeout(() => { byId('reconnecting').hidden = false; }, PATIENCE_MS);
     }
     byId('reconnecting-title').textContent = state.reason ? 'Reconnecting…' : 'Connecting…';
     this.#tick();

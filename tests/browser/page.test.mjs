@@ -199,7 +199,7 @@ test('who is blocked sees why, and comes back by itself', async (t) => {
   await ben.reads('hello');
   const double = await ann.double(world.nodes[1]);
   t.after(() => double.close());
-  for (let strike = 0; strike < 5; strike += 1) double.send('join', { roomID: `not-mine-${strike}` });
+  for (let strike = 0; strike < 8; strike += 1) double.send('join', { roomID: `not-mine-${strike}` });
   await ann.sees('#blocked-title', 'You are blocked for the moment');
   await ann.sees('#blocked-text', 'Too many requests were refused.');
   await shoot(ann, 'blocked');
@@ -216,6 +216,14 @@ test('who is blocked sees why, and comes back by itself', async (t) => {
   await ben.sees('#blocked-when', 'It ends in');
   await ben.online(world.nodes[1]);
   await ben.reads('hello', 'said during the block');
+});
+
+test('a page built without the client says what to do', async (t) => {
+  const page = await browser.newPage();
+  t.after(() => page.close());
+  await page.route('**/config.json', (route) => route.fulfill({ json: { backend: world.backend, nodes: [], client: false } }));
+  await page.goto(world.nodes[0].url);
+  await page.getByText('make client').waitFor();
 });
 
 test('a login that was ended leads back to the door, with the reason', async (t) => {

@@ -31,7 +31,7 @@ export class Person {
 
   sees(selector, text, deadlineMs = 10_000) {
     return until(`${this.name} sees “${text}” in ${selector}`, async () => {
-      const found = await this.page.locator(selector).allInnerTexts();
+      const found = await this.page.locator(selector).filter({ visible: true }).allInnerTexts();
       return found.some((one) => one.includes(text)) || Promise.reject(new Error(JSON.stringify(found).slice(-600)));
     }, deadlineMs);
   }
