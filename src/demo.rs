@@ -138,7 +138,10 @@ async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
 fn print_welcome(args: &DemoArgs, nodes: &[Node], worker: &Worker, backend: SocketAddr, redis_url: &str) {
     println!("roomcast demo\n");
     if let Some(node) = nodes.first() {
-        println!("  Open this in two tabs, as two users:  http://{}/\n", reachable(node.address));
+        println!(
+            "  Open this in two tabs, as two users:  http://{}/\n",
+            reachable(node.address)
+        );
     }
     for (number, node) in nodes.iter().enumerate() {
         println!(

@@ -183,7 +183,10 @@ mod tests {
     }
 
     fn ask(method: Method, path: &str, extra: &[(&'static str, &str)]) -> Option<Response<Body>> {
-        let mut request = Request::builder().method(method).uri(path).header("host", "chat.lan:8080");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "chat.lan:8080");
         for (name, value) in extra {
             request = request.header(*name, *value);
         }
@@ -209,7 +212,10 @@ mod tests {
         assert_eq!(etag.len(), 18, "{etag}");
         let again = ask(Method::GET, "/", &[("if-none-match", &format!("\"x\", W/{etag}"))]).unwrap();
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
-        assert_eq!(ask(Method::POST, "/", &[]).unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(
+            ask(Method::POST, "/", &[]).unwrap().status(),
+            StatusCode::METHOD_NOT_ALLOWED
+        );
         assert!(ask(Method::GET, "/web.rs", &[]).is_none());
     }
 

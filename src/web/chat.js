@@ -15,6 +15,9 @@ const JOINED_MAX = 40;
 /** A member who has just been added may have to wait until the node asks again. */
 const MEMBER_RETRY_MS = 6_000;
 
+/** After a failure, older messages are not asked for again before this. */
+const OLDER_RETRY_MS = 5_000;
+
 const randomId = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 
 export class Chat {
@@ -117,7 +120,7 @@ export class Chat {
   #joinAll() {
     const rooms = [this.open, ...this.rooms.values()].filter((room, at, all) => room && all.indexOf(room) === at);
     rooms.forEach((room) => { room.joined = false; });
-    rooms.slice(0, JOINED_MAX).forEach((room) => this.#join(room));
+    rooms.filter((room) => !room.closed).slice(0, JOINED_MAX).forEach((room) => this.#join(room));
   }
 
   async #join(room, again = true) {
@@ -127,6 +130,7 @@ export class Chat {
     room.joined = answer.ok;
     if (answer.ok) {
       room.problem = undefined;
+      room.closed = false;
       // An empty answer names no room: the ack after it does.
       room.synced = true;
       room.readTs ??= room.cursor ?? 0;
@@ -135,6 +139,8 @@ export class Chat {
       setTimeout(() => socket === this.connection.socket && this.#join(room, false), answer.retryAfterMs ?? MEMBER_RETRY_MS);
     } else if (answer.code !== 'offline') {
       room.problem = explain(answer);
+      // Knocking again and again at a room that is not ours would get us blocked.
+      room.closed = answer.code === 'not_member' || answer.code === 'room_gone';
       if (room === this.open) this.status.problem(room.problem);
     }
     this.#draw(room);
@@ -201,6 +207,7 @@ export class Chat {
   #roomUpdate({ roomID, participants, count }) {
     const isNew = !this.rooms.has(roomID);
     const room = this.#room(roomID);
+    room.closed = false;
     room.people = participants;
     room.count = count;
     if (isNew) {
@@ -214,12 +221,13 @@ export class Chat {
   async #older() {
     const room = this.open;
     const [oldest] = room.messages;
-    if (room.loading || room.atStart || !oldest || !room.joined) return;
+    if (room.loading || room.atStart || !oldest || !room.joined || Date.now() < room.olderFrom) return;
     room.loading = true;
     const answer = await this.connection.ask('loadMoreMessages_for_room', { roomId: room.id, timestamp: oldest.ts });
     room.loading = false;
     if (Array.isArray(answer)) room.older(answer);
-    else if (answer.code !== 'offline') this.status.problem(explain(answer));
+    else room.olderFrom = Date.now() + OLDER_RETRY_MS;
+    if (!Array.isArray(answer) && answer.code !== 'offline') this.status.problem(explain(answer));
     if (room === this.open) this.messages.render(room);
   }
 

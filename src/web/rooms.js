@@ -11,7 +11,7 @@ export class Room {
   constructor(id) {
     Object.assign(this, {
       id, messages: [], pending: [], people: undefined, count: undefined, unread: 0, draft: '', readTs: undefined,
-      cursor: undefined, synced: false, joined: false, atStart: false, loading: false, missed: undefined, problem: undefined,
+      cursor: undefined, synced: false, joined: false, atStart: false, loading: false, olderFrom: 0, closed: false, missed: undefined, problem: undefined,
     });
   }
 
