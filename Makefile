@@ -41,7 +41,7 @@ e2e: build ## end-to-end tests with the official client
 browser: build ## the demo's page in a headless Chromium
 	@.ci/packages browser
 	@cd tests/browser && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
-	node tests/browser/run.mjs --binary $(TARGET)/debug/roomcast
+	ROOMCAST_E2E_BINARY=$(TARGET)/debug/roomcast node --test tests/browser/page.test.mjs
 
 test: lint unit e2e browser ## everything CI runs
 

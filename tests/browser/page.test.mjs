@@ -1,4 +1,4 @@
-// The page of the demo, as two people see it: ROOMCAST_E2E_BINARY=… node --test tests/browser/
+// The page of the demo, as two people see it: ROOMCAST_E2E_BINARY=… node --test tests/browser/page.test.mjs
 // SHOTS=<folder> keeps the screenshots.
 
 import assert from 'node:assert/strict';
@@ -115,6 +115,21 @@ test('two people on two nodes talk, edit and delete', async (t) => {
   await ann.page.screenshot({ path: join(shots, 'drawer-phone-light.png'), animations: 'disabled' });
   await ann.page.keyboard.press('Escape');
   assert.equal(await ann.page.evaluate(() => document.activeElement.id), 'menu');
+  // On a phone a tap on one's own message shows what can be done with it; with a keyboard, arrows and a letter do.
+  await ann.message('Good morning! Is the kettle on?').click();
+  assert.ok(await ann.message('Good morning! Is the kettle on?').getByLabel('Edit this message').isVisible());
+  await ann.page.screenshot({ path: join(shots, 'tapped-phone-light.png'), animations: 'disabled' });
+  await ann.page.keyboard.press('ArrowDown');
+  await ann.page.keyboard.press('ArrowDown');
+  await ann.page.keyboard.press('Delete');
+  await ann.sees('#delete-text', 'Coffee after all, please.');
+  await ann.page.screenshot({ path: join(shots, 'delete-phone-light.png'), animations: 'disabled' });
+  await ann.page.keyboard.press('Escape');
+  await ann.page.keyboard.press('e');
+  assert.equal(await ann.page.inputValue('#text'), 'Coffee after all, please.');
+  await ann.page.screenshot({ path: join(shots, 'edit-phone-light.png'), animations: 'disabled' });
+  await ann.page.keyboard.press('Escape');
+  await ann.reads('It is. Tea or coffee?', 'Coffee after all, please.', 'Coming right up ☕');
   await ann.page.setViewportSize(DESKTOP);
   await ann.open('garden');
   await until('the mark is gone', async () => (await ann.page.locator('[data-room="garden"] .badge').count()) === 0);
