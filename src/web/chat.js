@@ -207,10 +207,12 @@ export class Chat {
   #roomUpdate({ roomID, participants, count }) {
     const isNew = !this.rooms.has(roomID);
     const room = this.#room(roomID);
-    room.closed = false;
-    room.people = participants;
-    room.count = count;
-    if (isNew) {
+    // An update may tell of other things only.
+    if (participants || count !== undefined) [room.people, room.count] = [participants, count];
+    // Nobody is left in a room that was deleted.
+    room.closed = participants?.length === 0;
+    room.problem = room.closed ? explain({ code: 'room_gone' }) : undefined;
+    if (isNew && !room.closed) {
       this.session = save({ ...this.session, rooms: [...this.rooms.keys()] });
       this.#join(room);
     }
