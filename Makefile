@@ -1,9 +1,10 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit e2e release
+.PHONY: help packages client build demo test lint unit e2e browser release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+CLIENT := tests/e2e/node_modules/socket.io-client/dist/socket.io.esm.min.js
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 help: ## show this list
@@ -12,13 +13,15 @@ help: ## show this list
 packages:
 	@.ci/packages
 
-client: packages ## install the official Socket.IO client for the tests and the terminal chat
+client: packages ## install the official Socket.IO client for the tests, the terminal chat and the demo's page
 	@cd tests/e2e && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
+	@mkdir -p src/web/vendor
+	@cmp -s $(CLIENT) src/web/vendor/socket.io.js || cp $(CLIENT) src/web/vendor/socket.io.js
 
-build: packages ## build roomcast
+build: packages client ## build roomcast, the client for the demo's page included
 	$(CARGO) build --bin roomcast
 
-demo: build client ## run everything on this machine; prints the addresses and how to chat
+demo: build ## run everything on this machine; prints the addresses and how to chat
 	@$(TARGET)/debug/roomcast demo
 
 lint: packages ## check format and lints
@@ -32,10 +35,15 @@ else
 	$(CARGO) test --workspace --no-fail-fast
 endif
 
-e2e: build client ## end-to-end tests with the official client
+e2e: build ## end-to-end tests with the official client
 	node tests/e2e/run.mjs --binary $(TARGET)/debug/roomcast
 
-test: lint unit e2e ## everything CI runs
+browser: build ## the demo's page in a headless Chromium
+	@.ci/packages browser
+	@cd tests/browser && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
+	ROOMCAST_E2E_BINARY=$(TARGET)/debug/roomcast node --test tests/browser/page.test.mjs
 
-release: packages ## build the optimised program
+test: lint unit e2e browser ## everything CI runs
+
+release: packages client ## build the optimised program
 	$(CARGO) build --release --bin roomcast

@@ -42,6 +42,8 @@ pub struct BackendConfig {
     pub seed_users: u32,
     /// Rooms `room-0`… to make sure of at start.
     pub seed_rooms: u32,
+    /// Rooms that whoever logs in becomes a member of, with `open_login` only.
+    pub welcome_rooms: Vec<String>,
     /// What callers of everything but `/login`, `/logout` and `/healthz` must present; none = open.
     pub service_token: Option<String>,
     /// Life of an access token.
@@ -64,6 +66,7 @@ impl Default for BackendConfig {
             open_login: false,
             seed_users: 0,
             seed_rooms: 0,
+            welcome_rooms: Vec::new(),
             service_token: None,
             access_ttl: Duration::from_secs(15 * 60),
             refresh_ttl: Duration::from_secs(30 * 24 * 60 * 60),

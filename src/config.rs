@@ -158,6 +158,10 @@ settings! {
     drain_spread: Millis = "5s" => "ROOMCAST_DRAIN_SPREAD";
     /// Bearer token of `/admin` on the operations listener; unset: `/admin` is not there.
     admin_token: Option<Secret> => "ROOMCAST_ADMIN_TOKEN";
+    /// Where the demo's page logs in (`roomcast backend --open-login`); unset: this node serves no page.
+    demo_page: Option<Url> => "ROOMCAST_DEMO_PAGE";
+    /// Addresses of the nodes that the demo's page may connect to.
+    demo_nodes: List<Url> = "" => "ROOMCAST_DEMO_NODES";
     /// The beginning of a text that asks for a reply of the model.
     gpt_mention: String = "@gpt" => "GPT_MENTION";
     /// Log filter, in the syntax of tracing's `EnvFilter`.

@@ -1,6 +1,6 @@
 //! Everything on one machine: a private Redis, the reference services, nodes and a worker.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -19,6 +19,9 @@ use crate::worker::Worker;
 
 /// How long the parts may take to be there.
 const START_MAX: Duration = Duration::from_secs(20);
+
+/// Rooms for everybody: who comes under any name finds company.
+const WELCOME_ROOMS: [&str; 2] = ["lounge", "kitchen"];
 
 /// Arguments of `roomcast demo`.
 #[derive(Args)]
@@ -83,6 +86,7 @@ async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
         open_login: true,
         seed_users: args.seed_users,
         seed_rooms: args.seed_rooms,
+        welcome_rooms: WELCOME_ROOMS.map(str::to_owned).to_vec(),
         ..BackendConfig::default()
     })
     .await
@@ -90,6 +94,10 @@ async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
     let backend = tokio::spawn(backend.serve(listener, std::future::pending()));
 
     let base = format!("http://{backend_address}");
+    let nodes = (0..args.nodes)
+        .map(|number| Ok(format!("http://{}", address(number)?)))
+        .collect::<Result<Vec<_>, CliError>>()?
+        .join(",");
     let settings = |listen: SocketAddr, ops: SocketAddr| {
         let source = Source::from_pairs([
             ("REDIS_URL", redis_url.clone()),
@@ -99,6 +107,8 @@ async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
             // Browsers and the snippet below both say Mozilla.
             ("VISION_APP_INFO", "Mozilla".to_owned()),
             ("CORS_ORIGINS", "*".to_owned()),
+            ("ROOMCAST_DEMO_PAGE", base.clone()),
+            ("ROOMCAST_DEMO_NODES", nodes.clone()),
             ("ROOMCAST_LISTEN", listen.to_string()),
             ("ROOMCAST_OPS_LISTEN", ops.to_string()),
             ("ROOMCAST_DRAIN_SPREAD", "0s".to_owned()),
@@ -127,6 +137,12 @@ async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
 
 fn print_welcome(args: &DemoArgs, nodes: &[Node], worker: &Worker, backend: SocketAddr, redis_url: &str) {
     println!("roomcast demo\n");
+    if let Some(node) = nodes.first() {
+        println!(
+            "  Open this in two tabs, as two users:  http://{}/\n",
+            reachable(node.address)
+        );
+    }
     for (number, node) in nodes.iter().enumerate() {
         println!(
             "  node {number}    http://{}    operations http://{}",
@@ -140,8 +156,11 @@ fn print_welcome(args: &DemoArgs, nodes: &[Node], worker: &Worker, backend: Sock
     println!("  backend   http://{backend}    POST /login {{\"username\":\"user0\"}}");
     println!("  Redis     {redis_url}");
     println!(
-        "\n{} users (user0..), {} rooms (room-0..); user i is in room-(i mod {}).",
-        args.seed_users, args.seed_rooms, args.seed_rooms
+        "\n{} users (user0..), {} rooms (room-0..); user i is in room-(i mod {}), and whoever logs in, under any name, in {}.",
+        args.seed_users,
+        args.seed_rooms,
+        args.seed_rooms,
+        WELCOME_ROOMS.join(" and ")
     );
     println!("\nChat from a terminal, each in its own (needs `npm install` in tests/e2e once):\n");
     for (number, node) in nodes.iter().take(2).enumerate() {
@@ -152,6 +171,15 @@ fn print_welcome(args: &DemoArgs, nodes: &[Node], worker: &Worker, backend: Sock
         );
     }
     println!("\nCtrl-C ends everything and leaves nothing behind.");
+}
+
+/// An address that a browser on this machine can open.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], address.port())),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), address.port()),
+        _ => address,
+    }
 }
 
 async fn start_redis(folder: &Path) -> Result<(Child, String), CliError> {

@@ -19,7 +19,7 @@
 //! # Layers
 //!
 //! `main → node | worker | backend | demo → {socket, ops} → {chat, auth} → {redis, upstream, guard} → model`; [`telemetry`]
-//! and [`config`] are leaves. Nothing points up.
+//! and [`config`] are leaves, [`web`] is what the nodes of the demo serve besides. Nothing points up.
 //!
 //! # Invariants
 //!
@@ -48,4 +48,5 @@ pub mod redis;
 pub mod socket;
 pub mod telemetry;
 pub mod upstream;
+pub mod web;
 pub mod worker;

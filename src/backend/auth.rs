@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::Backend;
 use super::error::BackendError;
 use super::input::{Body, check_name};
-use super::store::{Account, Refusal, Rotation, Session};
+use super::rooms::MAX_ROOMS;
+use super::store::{Account, Participant, Refusal, Rotation, Session};
 use super::tokens::{Invalid, digest, millis, now_ms, random_token};
 
 /// Longer passwords only cost hashing time, in bytes.
@@ -47,10 +48,14 @@ pub async fn login(State(backend): State<Backend>, Body(login): Body<Login>) -> 
     };
     backend.store().begin_session(session).await?;
     let access_token = backend.tokens().issue(&account, &sid)?;
+    let rooms = backend.welcome(&account).await?;
     tracing::info!(platformid = account.platformid, sid, "login");
-    Ok(Json(
-        json!({ "accessToken": access_token, "refreshToken": refresh_token, "user": user(&account) }),
-    ))
+    Ok(Json(json!({
+        "accessToken": access_token,
+        "refreshToken": refresh_token,
+        "user": user(&account),
+        "rooms": rooms,
+    })))
 }
 
 impl Backend {
@@ -75,6 +80,22 @@ impl Backend {
             .password_matches(password.unwrap_or_default(), hash)
             .await?;
         known.filter(|_| matches).ok_or(WRONG_CREDENTIALS)
+    }
+
+    /// The user's rooms, the open ones among them.
+    async fn welcome(&self, account: &Account) -> Result<Vec<String>, BackendError> {
+        if self.config().open_login {
+            let member = Participant {
+                platformid: account.platformid.clone(),
+                nickname: account.username.clone(),
+            };
+            for room in &self.config().welcome_rooms {
+                self.store()
+                    .create_room(room, None, None, std::slice::from_ref(&member))
+                    .await?;
+            }
+        }
+        Ok(self.store().rooms_of(&account.platformid, MAX_ROOMS).await?)
     }
 
     /// Adds a user under the id that follows from the name; the one who has the name already stays as is.

@@ -15,7 +15,7 @@ use super::tokens::now_ms;
 /// Most participants one call may name; also keeps the answer of check-room near 1 MiB.
 const MAX_PARTICIPANTS: usize = 10_000;
 /// Most rooms of one user that are listed.
-const MAX_ROOMS: i64 = 10_000;
+pub(super) const MAX_ROOMS: i64 = 10_000;
 
 type Answer = Result<Json<Value>, BackendError>;
 

@@ -23,6 +23,7 @@ use super::address::client_address;
 use crate::config::{Config, Origins};
 use crate::redis::Adapter;
 use crate::socket::{App, ClientInfo, Conn};
+use crate::web::Page;
 
 /// Where the Socket.IO clients connect.
 const SOCKET_PATH: &str = "/socket.io/";
@@ -70,6 +71,8 @@ pub struct Front(Arc<State>);
 struct State {
     trusted: Vec<IpNet>,
     origins: Origins,
+    /// What a browser sees at `/`, on nodes of the demo.
+    page: Option<Page>,
     draining: AtomicBool,
     warned: AtomicBool,
     /// There once Redis is.
@@ -90,6 +93,7 @@ impl Front {
         Self(Arc::new(State {
             trusted: config.trusted_proxies.to_vec(),
             origins: config.cors_origins.clone(),
+            page: Page::new(config),
             draining: AtomicBool::new(false),
             warned: AtomicBool::new(false),
             served: OnceLock::new(),
@@ -121,13 +125,16 @@ impl Service<Request<Incoming>> for Front {
 impl State {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         if !request.uri().path().starts_with(SOCKET_PATH) {
-            return Refusal {
-                status: StatusCode::NOT_FOUND,
-                code: "not_found",
-                message: "no such page",
-                retry_after: None,
-            }
-            .response();
+            let page = self.page.as_ref().and_then(|page| page.answer(&request));
+            return page.unwrap_or_else(|| {
+                let refusal = Refusal {
+                    status: StatusCode::NOT_FOUND,
+                    code: "not_found",
+                    message: "no such page",
+                    retry_after: None,
+                };
+                refusal.response()
+            });
         }
         let cors = self.cors(request.headers());
         let mut response = match self.socket_request(request, cors.is_none()).await {

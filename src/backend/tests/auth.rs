@@ -46,6 +46,28 @@ async fn open_login_knows_seeded_users_and_creates_others() {
 }
 
 #[tokio::test]
+async fn login_names_the_users_rooms_and_open_login_welcomes_into_some() {
+    let database = Database::new().await;
+    let mut config = config(&database);
+    config.welcome_rooms = vec!["lounge".to_owned()];
+    let server = Server::start(config.clone()).await;
+    for _again in 0..2 {
+        assert_eq!(server.login("Kim").await["rooms"], json!(["lounge"]));
+        assert_eq!(server.login("user4").await["rooms"], json!(["lounge", "room-1"]));
+    }
+    let room = server.ok("/api/rooms/check-room", json!({ "roomID": "lounge" })).await;
+    assert_eq!(room["participants"].as_array().map(Vec::len), Some(2));
+
+    config.open_login = false;
+    let closed = Server::start(config).await;
+    closed.backend.add_user("Ada", "correct horse").await.unwrap();
+    let login = closed
+        .ok("/login", json!({ "username": "ada", "password": "correct horse" }))
+        .await;
+    assert_eq!(login["rooms"], json!([]));
+}
+
+#[tokio::test]
 async fn closed_login_wants_the_password() {
     let database = Database::new().await;
     let mut config = config(&database);

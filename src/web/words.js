@@ -1,0 +1,85 @@
+// What went wrong, in plain words.
+
+const CODES = {
+  bad_payload: 'The server did not understand this request.',
+  too_large: 'This message is too long.',
+  not_member: 'You are not a member of this room.',
+  not_joined: 'The room is not open yet. Try again in a moment.',
+  not_author: 'Only the person who wrote a message can change it.',
+  not_found: 'This message no longer exists.',
+  rate_limited: 'That was a little fast. Wait a moment and try again.',
+  blocked: 'You are blocked for the moment.',
+  unavailable: 'The service cannot do this right now. Try again in a moment.',
+  uncertain: 'It is not certain that this arrived. Try again: it will not be doubled.',
+  cid_conflict: 'Another message was already sent under this number.',
+  room_gone: 'This room was deleted.',
+  auth_expired: 'Your login has ended. Log in again.',
+  auth_unavailable: 'Logins cannot be checked right now. Nothing is wrong with yours.',
+  too_many_rooms: 'You are in more rooms than can be asked about at once.',
+  no_answer: 'The server did not answer in time.',
+  offline: 'There is no connection right now. Try again when it is back.',
+};
+
+/** The words for a failed ack or an `errorMessage`. */
+export function explain({ code, message } = {}) {
+  return CODES[code] ?? (message ? `The server says: ${message}` : 'Something went wrong.');
+}
+
+/** Why a handshake was refused: what it means, and whether waiting helps. */
+export function explainRefusal(text) {
+  switch (text) {
+    case "you're banned":
+      return {
+        kind: 'blocked',
+        title: 'You are blocked for the moment',
+        text: 'This login, or the network you are in, did something that the server does not allow. Blocks end by themselves.',
+      };
+    case 'Invalid refresh token':
+      return { kind: 'ended', text: 'Your login belongs to somebody else. Log in again.' };
+    case 'Token refresh failed':
+      return { kind: 'ended', text: 'Your login has ended. Log in again.' };
+    case 'auth_unavailable':
+      return { kind: 'waiting', text: 'Logins cannot be checked right now. Nothing is wrong with yours.' };
+    default:
+      return { kind: 'waiting', text: `The server refused the connection: ${text}` };
+  }
+}
+
+/** The same for a refusal before the connection, an HTTP status with a JSON body. */
+export function explainStatus(status, { code, message } = {}) {
+  if (code === 'origin') {
+    return { kind: 'waiting', text: 'This node does not accept connections from this page’s address.' };
+  }
+  if (status === 403) {
+    return {
+      kind: 'blocked',
+      title: 'This network is blocked for the moment',
+      text: 'Something in the network you are in connected in a way that the server does not allow. Blocks end by themselves.',
+    };
+  }
+  if (status === 429) return { kind: 'waiting', text: 'Too many connections come from your network right now.' };
+  if (code === 'draining') return { kind: 'waiting', text: 'This node is being restarted.' };
+  return { kind: 'waiting', text: message ? `The server says: ${message}` : 'The server is not ready yet.' };
+}
+
+/** `in 5 s`, `in 2 min`. */
+export function inTime(ms) {
+  const seconds = Math.max(1, Math.ceil(ms / 1000));
+  return seconds < 100 ? `in ${seconds} s` : `in ${Math.ceil(seconds / 60)} min`;
+}
+
+export const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`;
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
+const date = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' });
+
+export const timeOf = (ts) => clock.format(ts);
+
+/** `Today`, `Yesterday` or the date. */
+export function dayOf(ts) {
+  const day = new Date(ts).toDateString();
+  if (day === new Date().toDateString()) return 'Today';
+  const yesterday = new Date();
+  yesterday.setDate(yesterday.getDate() - 1);
+  return day === yesterday.toDateString() ? 'Yesterday' : date.format(ts);
+}
