@@ -12,13 +12,13 @@ help: ## show this list
 packages:
 	@.ci/packages
 
-client: packages ## install the official Socket.IO client for the tests and the terminal chat
+client: packages ## install the official Socket.IO client for the tests
 	@cd tests/e2e && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
 
 build: packages ## build roomcast
 	$(CARGO) build --bin roomcast
 
-demo: build client ## run everything on this machine; prints the addresses and how to chat
+demo: build ## run everything on this machine; prints the addresses and how to chat
 	@$(TARGET)/debug/roomcast demo
 
 lint: packages ## check format and lints
