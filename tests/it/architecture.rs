@@ -83,7 +83,8 @@ fn only_reply_and_deliver_write_to_sockets() {
     let allowed = ["socket/deliver.rs", "socket/reply.rs", "socket/control.rs", "cli/chat"];
     let found: Vec<String> = offenders(&words, &allowed)
         .into_iter()
-        .filter(|line| !line.contains("deliver.emit("))
+        // The second: the same call where rustfmt breaks the line before the dot.
+        .filter(|line| !line.contains("deliver.emit(") && !line.contains(": .emit(socket, event::"))
         .collect();
     assert_eq!(found, Vec::<String>::new());
 }
