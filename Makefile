@@ -1,9 +1,10 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit e2e release
+.PHONY: help packages client build demo test lint unit e2e backend python release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+VENV := $(TARGET)/venv
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 help: ## show this list
@@ -35,7 +36,21 @@ endif
 e2e: build client ## end-to-end tests with the official client
 	node tests/e2e/run.mjs --binary $(TARGET)/debug/roomcast
 
-test: lint unit e2e ## everything CI runs
+# In the target folder: nothing of it is committed, and `cargo clean` removes it.
+$(VENV)/.installed: tests/backend/requirements.txt tests/python/requirements.txt | packages
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
+	@touch $@
+
+backend: build $(VENV)/.installed ## the services on SQLite and PostgreSQL, and against their /openapi.json
+	tests/backend/contract.sh $(TARGET)/debug/roomcast $(VENV)/bin/schemathesis sqlite
+	tests/backend/postgres.sh tests/backend/contract.sh $(TARGET)/debug/roomcast $(VENV)/bin/schemathesis postgres
+	tests/backend/postgres.sh $(CARGO) test --quiet --lib backend::
+
+python: build $(VENV)/.installed ## the whole event table with python-socketio
+	$(VENV)/bin/python tests/python/smoke.py $(TARGET)/debug/roomcast
+
+test: lint unit backend python e2e ## everything CI runs
 
 release: packages ## build the optimised program
 	$(CARGO) build --release --bin roomcast
