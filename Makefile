@@ -1,10 +1,11 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit e2e browser release
+.PHONY: help packages client build demo test lint unit e2e backend python browser release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CLIENT := tests/e2e/node_modules/socket.io-client/dist/socket.io.esm.min.js
+VENV := $(TARGET)/venv
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 help: ## show this list
@@ -13,7 +14,7 @@ help: ## show this list
 packages:
 	@.ci/packages
 
-client: packages ## install the official Socket.IO client for the tests, the terminal chat and the demo's page
+client: packages ## install the official Socket.IO client for the tests and the demo's page
 	@cd tests/e2e && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
 	@mkdir -p src/web/vendor
 	@cmp -s $(CLIENT) src/web/vendor/socket.io.js || cp $(CLIENT) src/web/vendor/socket.io.js
@@ -43,7 +44,21 @@ browser: build ## the demo's page in a headless Chromium
 	@cd tests/browser && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
 	ROOMCAST_E2E_BINARY=$(TARGET)/debug/roomcast node --test tests/browser/page.test.mjs
 
-test: lint unit e2e browser ## everything CI runs
+# In the target folder: nothing of it is committed, and `cargo clean` removes it.
+$(VENV)/.installed: tests/backend/requirements.txt tests/python/requirements.txt | packages
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
+	@touch $@
+
+backend: build $(VENV)/.installed ## the services on SQLite and PostgreSQL, and against their /openapi.json
+	tests/backend/contract.sh $(TARGET)/debug/roomcast $(VENV)/bin/schemathesis sqlite
+	tests/backend/postgres.sh tests/backend/contract.sh $(TARGET)/debug/roomcast $(VENV)/bin/schemathesis postgres
+	tests/backend/postgres.sh $(CARGO) test --quiet --lib backend::
+
+python: build $(VENV)/.installed ## the whole event table with python-socketio
+	$(VENV)/bin/python tests/python/smoke.py $(TARGET)/debug/roomcast
+
+test: lint unit e2e backend python browser ## everything CI runs
 
 release: packages client ## build the optimised program
 	$(CARGO) build --release --bin roomcast

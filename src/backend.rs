@@ -157,6 +157,10 @@ impl Backend {
     /// Adds a user, or sets the password of the one who has the name; the platformid.
     pub async fn add_user(&self, username: &str, password: &str) -> Result<String, BackendError> {
         input::check_name(username, "username")?;
+        if password.len() > auth::MAX_PASSWORD_BYTES {
+            // It could never be used to log in.
+            return Err(BackendError::bad("password", "too long"));
+        }
         let account = self.register(username).await?;
         let hash = self.tokens().hash_password(password).await?;
         self.store().set_password_hash(&account.platformid, &hash).await?;

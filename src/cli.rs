@@ -1,6 +1,7 @@
 //! The command line: arguments to one role, and its end to an exit code.
 
 mod backend;
+mod chat;
 mod settings;
 mod token;
 
@@ -40,6 +41,8 @@ enum Command {
     Backend(backend::BackendArgs),
     /// Run everything on this machine, with a private Redis: nodes, worker and services
     Demo(DemoArgs),
+    /// Chat from this terminal, or from a script
+    Chat(chat::ChatArgs),
     /// Print access tokens for load tests, one a line, signed with JWT_SECRET
     Token(token::TokenArgs),
     /// List every setting with its default
@@ -140,6 +143,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Worker(_) => run_worker(read(&source)?).await,
         Command::Backend(args) => backend::run(args, &source).await,
         Command::Demo(args) => demo::run(args, &source).await,
+        Command::Chat(args) => chat::run(args, &source).await,
         Command::Token(args) => token::run(&args, &source),
         Command::Config(args) => settings::print(&args),
         Command::CheckConfig => settings::check(&source).await,

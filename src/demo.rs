@@ -162,11 +162,13 @@ fn print_welcome(args: &DemoArgs, nodes: &[Node], worker: &Worker, backend: Sock
         args.seed_rooms,
         WELCOME_ROOMS.join(" and ")
     );
-    println!("\nChat from a terminal, each in its own (needs `npm install` in tests/e2e once):\n");
+    println!("\nChat from a terminal, each in its own:\n");
+    // As this was started: the line works from where one is, on the path or not.
+    let program = std::env::args().next().unwrap_or_else(|| "roomcast".to_owned());
     for (number, node) in nodes.iter().take(2).enumerate() {
         let user = number as u32 * args.seed_rooms.max(1);
         println!(
-            "  node tests/e2e/chat.mjs http://{} http://{backend} user{user} room-0",
+            "  {program} chat --url http://{} --backend http://{backend} --user user{user}",
             node.address
         );
     }

@@ -25,7 +25,7 @@
 //!
 //! Held by `tests/it/architecture.rs` where a test can:
 //!
-//! * only [`redis`] says fred; only [`upstream`] calls HTTP services; only [`config`] reads the environment;
+//! * only [`redis`] says fred; only [`upstream`] calls HTTP services (and `cli::chat`, which is a client); only [`config`] reads the environment;
 //! * [`chat`] knows neither sockets nor HTTP servers; only `socket::reply` acks, only `socket::deliver` emits;
 //! * no process-wide mutable state but the tracing subscriber and the crypto provider: several nodes run in one process;
 //! * every queue, map and retry is bounded, and says why by that number;

@@ -13,7 +13,7 @@ use super::store::{Account, Participant, Refusal, Rotation, Session};
 use super::tokens::{Invalid, digest, millis, now_ms, random_token};
 
 /// Longer passwords only cost hashing time, in bytes.
-const MAX_PASSWORD_BYTES: usize = 1024;
+pub(super) const MAX_PASSWORD_BYTES: usize = 1024;
 
 type Answer = Result<Json<Value>, BackendError>;
 

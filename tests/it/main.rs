@@ -10,3 +10,4 @@ mod handshake;
 mod membership;
 mod outage;
 mod support;
+mod terminal;
