@@ -20,8 +20,13 @@ const CONNECTIONS: usize = 4;
 const MAX_WAITING_CALLS: usize = 10_000;
 /// How often a connection that is being made is looked at.
 const CONNECT_POLL: Duration = Duration::from_millis(10);
-/// Received messages held until the bus has taken them; one burst of a large room must fit.
-const BROADCAST_CAPACITY: usize = 65_536;
+/// Received messages held until the bus has taken them; one burst of a large room must fit. fred allocates this much for
+/// each kind of notification of a connection (some 60 MB), so only the bus gets it.
+const BUS_CAPACITY: usize = 65_536;
+/// The same for the adapter, which carries rare acts.
+const ADAPTER_CAPACITY: usize = 4096;
+/// The same for connections that receive nothing.
+const COMMAND_CAPACITY: usize = 32;
 
 /// The way to Redis; cheap to clone.
 #[derive(Clone)]
@@ -75,7 +80,7 @@ impl Redis {
             connection,
             timeout: *config.redis_timeout,
         });
-        let clients: Arc<[Client]> = (0..CONNECTIONS).map(|_| settings.client(settings.timeout)).collect();
+        let clients: Arc<[Client]> = (0..CONNECTIONS).map(|_| settings.client(COMMAND_CAPACITY)).collect();
         for client in clients.iter() {
             let _connection = client.connect();
         }
@@ -152,7 +157,7 @@ impl Redis {
     pub(super) fn subscriber(&self) -> fred::clients::SubscriberClient {
         fred::clients::SubscriberClient::new(
             self.settings.config.clone(),
-            Some(performance(self.settings.timeout)),
+            Some(performance(self.settings.timeout, ADAPTER_CAPACITY)),
             Some(self.settings.connection.clone()),
             Some(reconnect_policy()),
         )
@@ -165,7 +170,7 @@ impl Redis {
         metrics: super::BusMetrics,
     ) -> (Bus, Vec<tokio::sync::mpsc::Receiver<super::BusItem>>) {
         Bus::start(
-            self.settings.client(self.settings.timeout),
+            self.settings.client(BUS_CAPACITY),
             self.keys,
             self.is_clustered(),
             shards,
@@ -182,10 +187,10 @@ impl Redis {
 }
 
 impl Settings {
-    fn client(&self, timeout: Duration) -> Client {
+    fn client(&self, capacity: usize) -> Client {
         Client::new(
             self.config.clone(),
-            Some(performance(timeout)),
+            Some(performance(self.timeout, capacity)),
             Some(self.connection.clone()),
             Some(reconnect_policy()),
         )
@@ -200,10 +205,10 @@ pub(super) async fn connected(client: &Client) {
     }
 }
 
-fn performance(timeout: Duration) -> PerformanceConfig {
+fn performance(timeout: Duration, capacity: usize) -> PerformanceConfig {
     PerformanceConfig {
         default_command_timeout: timeout,
-        broadcast_channel_capacity: BROADCAST_CAPACITY,
+        broadcast_channel_capacity: capacity,
         ..PerformanceConfig::default()
     }
 }
