@@ -185,11 +185,6 @@ impl Node {
         }
     }
 
-    /// Open connections, with or without a session.
-    pub fn connection_count(&self) -> usize {
-        self.connections.len()
-    }
-
     /// Drains the node: unready, no new handshakes, connections closed in slices, last acks, traces removed.
     pub async fn stop(self) {
         self.health.set_draining();
@@ -344,7 +339,8 @@ impl Boot {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
+/// Binds an address and tells which port it got.
+pub(crate) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| NodeError::Listen(address, error))?;
@@ -361,7 +357,8 @@ async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
     }
 }
 
-async fn log_end(what: &'static str, task: impl Future<Output = std::io::Result<()>>) {
+/// Runs a listener to its end, and says why it failed if it did.
+pub(crate) async fn log_end(what: &'static str, task: impl Future<Output = std::io::Result<()>>) {
     if let Err(error) = task.await {
         tracing::error!(%error, "{what} failed");
     }

@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::archive::Archiver;
 use crate::config::Config;
-use crate::node::NodeError;
+use crate::node::{NodeError, listen, log_end};
 use crate::ops::{self, Admin, Health};
 use crate::redis::Redis;
 use crate::telemetry::Metrics;
@@ -40,22 +39,13 @@ impl Worker {
         let redis = Redis::start(&config)?;
         let upstream = Upstream::new(&config).map_err(|error| NodeError::Start(error.to_string()))?;
         let upstream = Arc::new(upstream.with_metrics(metrics.clone()));
-        let listener = TcpListener::bind(config.ops_listen)
-            .await
-            .map_err(|error| NodeError::Listen(config.ops_listen, error))?;
-        let ops_address = listener
-            .local_addr()
-            .map_err(|error| NodeError::Listen(config.ops_listen, error))?;
+        let (listener, ops_address) = listen(config.ops_listen).await?;
 
         let (health, stop, tracker) = (Health::new(&["redis"]), CancellationToken::new(), TaskTracker::new());
         let admin = config.admin_token.clone().map(|token| Admin::new(redis.clone(), token));
         let stopped = stop.clone().cancelled_owned();
         let ops = ops::serve(listener, health.clone(), metrics.clone(), admin, stopped);
-        tracker.spawn(async move {
-            if let Err(error) = ops.await {
-                tracing::error!(%error, "ops listener failed");
-            }
-        });
+        tracker.spawn(log_end("ops listener", ops));
         let archiver = Archiver::new(redis.clone(), upstream, metrics.clone());
         tracker.spawn(
             stop.clone()

@@ -25,6 +25,8 @@ pub struct Message {
     pub place: (u64, u64),
     /// The message object.
     pub json: Box<RawValue>,
+    /// Whether the archive has it, the log's version of it included.
+    pub archived: bool,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +46,16 @@ pub fn fold(archived: Vec<Box<RawValue>>, events: Vec<RoomEvent>) -> Folded {
     let mut changes = Vec::new();
     for json in archived {
         let Some((id, place)) = identify(&json) else { continue };
-        insert(&mut slots, &mut by_id, id, Message { place, json });
+        insert(
+            &mut slots,
+            &mut by_id,
+            id,
+            Message {
+                place,
+                json,
+                archived: true,
+            },
+        );
     }
     for event in events {
         let Some((id, _)) = identify(&event.json) else { continue };
@@ -58,6 +69,7 @@ pub fn fold(archived: Vec<Box<RawValue>>, events: Vec<RoomEvent>) -> Folded {
                     Message {
                         place,
                         json: event.json,
+                        archived: false,
                     },
                 );
             }
@@ -82,9 +94,12 @@ pub fn fold(archived: Vec<Box<RawValue>>, events: Vec<RoomEvent>) -> Folded {
     Folded { messages, changes }
 }
 
-fn insert(slots: &mut Vec<Option<Message>>, by_id: &mut HashMap<String, usize>, id: String, message: Message) {
-    match by_id.get(&id) {
-        Some(slot) => slots[*slot] = Some(message),
+fn insert(slots: &mut Vec<Option<Message>>, by_id: &mut HashMap<String, usize>, id: String, mut message: Message) {
+    match by_id.get(&id).map(|slot| &mut slots[*slot]) {
+        Some(slot) => {
+            message.archived |= slot.as_ref().is_some_and(|known| known.archived);
+            *slot = Some(message);
+        }
         None => {
             by_id.insert(id, slots.len());
             slots.push(Some(message));

@@ -1,7 +1,5 @@
 //! What was said before: from the log, and from the archive where the log ends.
 
-use std::collections::HashSet;
-
 use serde_json::value::RawValue;
 
 use super::feed::first_after;
@@ -303,19 +301,17 @@ impl Chat {
             // After an id of another making comes all of the log; before it comes nothing of it.
             None => query.oldmessage.is_none() || newer,
         };
-        let in_log = fold(Vec::new(), page.events.clone())
-            .messages
-            .iter()
-            .filter(|message| in_span(message.place))
-            .count();
+        let from_log = fold(Vec::new(), page.events.clone()).messages;
+        let in_log = from_log.iter().filter(|message| in_span(message.place)).count();
         let log_suffices = query.oldmessage.is_none()
             && if newer {
                 bound.is_some_and(|bound| log_begin.is_some_and(|begin| bound >= begin))
             } else {
                 in_log >= MORE_MAX
             };
-        let archived = if log_suffices {
-            Vec::new()
+        // The archive is asked for the span itself; of the log, which also brings changes, only the span is shown.
+        let mut all = if log_suffices {
+            from_log
         } else {
             let query = MessageQuery {
                 timestamp: query.timestamp,
@@ -324,20 +320,13 @@ impl Chat {
                 limit: None,
             };
             match self.upstream.messages(room, &query).await {
-                Ok(archived) => archived,
+                Ok(archived) => fold(archived, page.events).messages,
                 // Everything there ever was is in the log, unless another service wrote before this one.
-                Err(_) if begins_at_start && in_log > 0 => Vec::new(),
+                Err(_) if begins_at_start && in_log > 0 => from_log,
                 Err(error) => return Err(error.into()),
             }
         };
-        // The archive was asked for the span itself; of the log, which also brings changes, only the span is shown.
-        let archived_places: HashSet<_> = fold(archived.clone(), Vec::new())
-            .messages
-            .iter()
-            .map(|message| message.place)
-            .collect();
-        let mut all = fold(archived, page.events).messages;
-        all.retain(|message| archived_places.contains(&message.place) || in_span(message.place));
+        all.retain(|message| message.archived || in_span(message.place));
         Ok(if newer {
             all.into_iter().take(MORE_MAX).map(|message| message.json).collect()
         } else {

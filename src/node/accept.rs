@@ -96,11 +96,6 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// How many connections are open.
-    pub fn len(&self) -> usize {
-        self.by_number.len()
-    }
-
     /// Every open connection at this moment.
     pub fn all(&self) -> Vec<Arc<Conn>> {
         self.by_number.iter().map(|entry| entry.value().clone()).collect()

@@ -185,6 +185,7 @@ async fn dispatch(tasks: &Tasks, news: &tokio::sync::watch::Sender<u64>, message
     };
     let Ok(room) = RoomId::new(room) else { return };
     let Some(payload) = message.value.as_str() else { return };
+    let shard = tasks.shard(room.as_str());
     let item = match payload.strip_prefix("! ") {
         Some(update) => BusItem::Update(room, update.to_owned()),
         None => match read_live(&payload) {
@@ -198,12 +199,8 @@ async fn dispatch(tasks: &Tasks, news: &tokio::sync::watch::Sender<u64>, message
             }
         },
     };
-    let room = match &item {
-        BusItem::Event(room, _) | BusItem::Update(room, _) => room,
-        BusItem::Gap => return,
-    };
     // Waiting here only delays: fred's buffer takes the burst, and its overflow is repaired from the logs.
-    let _closed = tasks.shard(room.as_str()).send(item).await;
+    let _closed = shard.send(item).await;
 }
 
 /// Owns the subscriptions; makes them anew after every reconnect.

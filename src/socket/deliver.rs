@@ -369,9 +369,4 @@ impl Deliver {
             false
         });
     }
-
-    /// How many rooms are subscribed here.
-    pub fn room_count(&self) -> usize {
-        self.rooms.len()
-    }
 }

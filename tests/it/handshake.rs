@@ -5,7 +5,7 @@ use std::time::Duration;
 use roomcast_load::client::{Client, ConnectError, Transport};
 use serde_json::{Value, json};
 
-use crate::support::{SECRET, Switchable, USER_AGENT, World, auth, token, until};
+use crate::support::{Switchable, USER_AGENT, World, auth, token, until};
 
 async fn refused(world: &World, address: &str, auth: Value) -> String {
     match connect(world, address, auth).await {
@@ -297,5 +297,4 @@ async fn refresh_token_event_is_limited_by_address_on_every_node() {
         .parse()
         .unwrap();
     assert!((1..=60).contains(&ttl), "{ttl}");
-    let _ = SECRET;
 }

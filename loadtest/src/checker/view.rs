@@ -181,10 +181,7 @@ impl View {
             while let Some(next) = missing.next_if_eq(&(last + 1)) {
                 last = next;
             }
-            let count = (last - first + 1) as u64;
-            case.report.counts.expected += count;
-            let (from, to) = (spot_place(case, first), spot_place(case, last));
-            let room = case.room_name.clone();
+            let (room, from, to, count) = expect_run(case, first, last);
             case.report.add(Violation::Gap {
                 room,
                 reader: reader.to_owned(),
@@ -210,10 +207,7 @@ impl View {
         else {
             return;
         };
-        let count = (last - next + 1) as u64;
-        case.report.counts.expected += count;
-        let (from, to) = (spot_place(case, next), spot_place(case, last));
-        let room = case.room_name.clone();
+        let (room, from, to, count) = expect_run(case, next, last);
         case.report.add(Violation::TailMissing {
             room,
             reader: reader.to_owned(),
@@ -222,6 +216,18 @@ impl View {
             count,
         });
     }
+}
+
+/// Counts a run of places as expected, and names it for a violation.
+fn expect_run(case: &mut Case<'_>, first: usize, last: usize) -> (String, Place, Place, u64) {
+    let count = (last - first + 1) as u64;
+    case.report.counts.expected += count;
+    (
+        case.room_name.clone(),
+        spot_place(case, first),
+        spot_place(case, last),
+        count,
+    )
 }
 
 fn spot_place(case: &Case<'_>, position: usize) -> Place {
