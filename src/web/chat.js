@@ -42,7 +42,7 @@ export class Chat {
     this.composer = new Composer({
       onSend: (text) => this.#send(text),
       onEdit: (message, text) => this.#change('editMessage', { roomID: message.roomID, id: message.id, message: text }),
-      onLast: () => this.open?.messages.findLast(({ platformid }) => platformid === this.me),
+      onLast: () => this.#last(),
       onProblem: (text) => this.status.problem(text),
     });
     this.connection = new Connection({
@@ -262,6 +262,12 @@ export class Chat {
   async #change(event, payload) {
     const answer = await this.connection.ask(event, payload);
     if (!answer.ok) this.status.problem(explain(answer));
+  }
+
+  /** One's newest message, unless that is still on its way: an older one is not what was meant. */
+  #last() {
+    if (!this.open || this.open.pending.length) return undefined;
+    return this.open.messages.findLast(({ platformid }) => platformid === this.me);
   }
 
   #mine(message) {

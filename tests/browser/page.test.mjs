@@ -76,7 +76,8 @@ test('two people on two nodes talk, edit and delete', async (t) => {
   const tea = 'Tea, please.\n<b onclick="alert(1)">Thanks</b> & bye';
   for (const person of [ann, ben]) await person.reads('Good morning! Is the kettle on?', 'It is. Tea or coffee?', tea);
 
-  // By keyboard: arrow up edits one's last message, Escape gives it up.
+  // By keyboard: arrow up edits one's last message, once it has arrived; Escape gives it up.
+  await ann.arrived();
   await ann.page.keyboard.press('ArrowUp');
   assert.equal(await ann.page.inputValue('#text'), tea);
   await ann.page.keyboard.press('Escape');

@@ -46,6 +46,11 @@ export class Person {
     await this.page.keyboard.press('Enter');
   }
 
+  /** Waits until nothing of one's own is on its way any more. */
+  arrived() {
+    return until(`${this.name}'s messages have arrived`, async () => (await this.page.locator('.message.pending').count()) === 0);
+  }
+
   /** The texts of all messages in the order shown. */
   texts() {
     return this.page.locator('.message .text').allInnerTexts();
