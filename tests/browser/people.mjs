@@ -26,7 +26,7 @@ export class Person {
 
   /** Waits until the page says that it is connected to this node. */
   online(node) {
-    return this.sees('#connection-text', `Connected to ${node.host}`, 20_000);
+    return this.sees('#connection-text', `Connected to ${node.host}`, 30_000);
   }
 
   sees(selector, text, deadlineMs = 10_000) {

@@ -8,7 +8,8 @@ import { post } from '../e2e/lib/people.mjs';
 import { Child, freePort } from '../e2e/lib/process.mjs';
 import { redis } from '../e2e/lib/redis.mjs';
 
-export const BLOCK_MS = 6_000;
+/** Long enough that a slow machine sees a page loaded anew while the block holds. */
+export const BLOCK_MS = 12_000;
 
 const BINARY = resolve(process.env.ROOMCAST_E2E_BINARY ?? 'target/debug/roomcast');
 const JWT_SECRET = 'a-secret-of-the-browser-tests-of-enough-bytes';
