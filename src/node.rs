@@ -3,6 +3,7 @@
 mod accept;
 mod address;
 mod front;
+mod pulse;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use self::accept::{AcceptLimits, Connections};
 use self::front::{Front, NoPage};
+use self::pulse::Pulse;
 use crate::auth::Auth;
 use crate::chat::Chat;
 use crate::config::{Config, ConfigError};
@@ -285,6 +287,7 @@ impl Boot {
             auth,
             guard: Guard::new(&config, redis.clone(), metrics.clone()),
             redis: redis.clone(),
+            bus: bus.clone(),
             deliver: deliver.clone(),
             transports,
             sockets: DashMap::new(),
@@ -329,7 +332,9 @@ impl Boot {
             .await
             .map_err(|error| NodeError::Start(error.to_string()))?;
         tracker.spawn(follow_control(app.clone(), bus.control(), stop.clone()));
-        tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), health.clone())));
+        let pulse = Pulse::new(app.clone(), health.clone(), front.clone());
+        tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), health.clone(), pulse)));
+        tracker.spawn(until(stop.clone(), deliver.clone().watch_positions(chat, redis)));
         tracker.spawn(until(stop, upkeep::reap(app.clone())));
         health.set("redis", Ok(()));
         front.serve(app.clone(), service);

@@ -1,5 +1,6 @@
 //! Everything that is said to Redis; the only user of fred.
 
+mod active;
 mod adapter;
 mod archive;
 mod blocks;
@@ -15,7 +16,7 @@ mod script;
 pub use adapter::{Adapter, AdapterLink};
 pub use archive::ArchiveEntry;
 pub use blocks::Block;
-pub use bus::{Bus, BusItem, BusMetrics};
+pub use bus::{Bus, BusItem, BusMetrics, Silence};
 pub use client::Redis;
 pub use control::Act;
 pub use error::RedisError;

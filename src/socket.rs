@@ -27,7 +27,7 @@ use crate::auth::Auth;
 use crate::chat::Chat;
 use crate::config::AppMatch;
 use crate::guard::Guard;
-use crate::redis::{Adapter, Redis};
+use crate::redis::{Adapter, Bus, Redis};
 use crate::telemetry::Metrics;
 
 /// Connections of a draining node are closed in steps of this length.
@@ -55,6 +55,8 @@ pub struct App {
     pub guard: Guard,
     /// Redis, for membership.
     pub redis: Redis,
+    /// The room bus.
+    pub bus: Bus,
     /// The delivery of room events.
     pub deliver: Arc<Deliver>,
     /// Connections under the sockets.
@@ -82,6 +84,15 @@ pub struct App {
 }
 
 impl App {
+    /// Closes every socket's transport at once: clients come back by themselves, here or elsewhere.
+    pub fn cut_all(&self, reason: &'static str) {
+        for Live { session, socket } in self.live() {
+            session.note_cut(reason);
+            self.metrics.cuts_total.inc([reason]);
+            self.transports.kill(socket.id);
+        }
+    }
+
     /// The sockets connected at this moment.
     pub fn live(&self) -> Vec<Live> {
         self.sockets.iter().map(|live| live.value().clone()).collect()

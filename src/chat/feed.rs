@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use crate::model::{Epoch, Position, RoomEvent, Seq};
+use crate::model::{Epoch, Position, RoomEvent, Seq, UnixMs};
 use crate::redis::LogPage;
 
 /// What to do with a live event.
@@ -243,6 +243,16 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
         self.members
             .get(key)
             .is_some_and(|member| member.generation == generation)
+    }
+
+    /// Whether the log has an event of this time that was not handed out, and nobody is fetching it.
+    pub fn is_behind(&self, ts: UnixMs) -> bool {
+        !self.filling && self.top.is_some_and(|top| top.ts < ts)
+    }
+
+    /// Whether this is a member.
+    pub fn contains(&self, key: &K) -> bool {
+        self.members.contains_key(key)
     }
 
     /// Whether nobody is here.

@@ -74,6 +74,8 @@ struct State {
     /// What a browser sees at `/`, on nodes of the demo.
     page: Option<Page>,
     draining: AtomicBool,
+    /// Whether the node hears nothing of Redis.
+    cut_off: AtomicBool,
     warned: AtomicBool,
     /// There once Redis is.
     served: OnceLock<(Arc<App>, SocketService)>,
@@ -95,6 +97,7 @@ impl Front {
             origins: config.cors_origins.clone(),
             page: Page::new(config),
             draining: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
             warned: AtomicBool::new(false),
             served: OnceLock::new(),
         }))
@@ -108,6 +111,11 @@ impl Front {
     /// From now on handshakes are sent to other nodes.
     pub fn set_draining(&self) {
         self.0.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether handshakes are refused because the node hears nothing of Redis.
+    pub fn set_cut_off(&self, cut_off: bool) {
+        self.0.cut_off.store(cut_off, Ordering::Release);
     }
 }
 
@@ -256,6 +264,12 @@ impl State {
         };
         if self.draining.load(Ordering::Acquire) {
             return Err(unavailable("draining", "this node is going away; connect again"));
+        }
+        if self.cut_off.load(Ordering::Acquire) {
+            return Err(unavailable(
+                "unavailable",
+                "this node has no connection to the others; try again",
+            ));
         }
         match app.guard.blocked_address(address).await {
             Ok(None) => Ok(()),

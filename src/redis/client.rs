@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use fred::prelude::*;
 use fred::socket2::TcpKeepalive;
-use fred::types::config::{TcpConfig, UnresponsiveConfig};
+use fred::types::config::{Server, TcpConfig, UnresponsiveConfig};
 use fred::types::{InfoKind, RespVersion};
+use fred::util::redis_keyslot;
 
 use super::keys::Keys;
 use super::script::Scripts;
@@ -131,6 +132,27 @@ impl Redis {
         ))
     }
 
+    /// The partitions that each primary of a cluster holds, by their first one; `None` where one server has them all.
+    pub(super) fn partitions_by_primary(&self) -> Option<Vec<Vec<u16>>> {
+        if !self.is_clustered() {
+            return None;
+        }
+        let routing = self.clients[0].cached_cluster_state()?;
+        let mut groups: Vec<(&Server, Vec<u16>)> = Vec::new();
+        for partition in 0..self.keys.partitions() {
+            // A slot that nobody holds at the moment belongs to no primary's canary.
+            let Some(server) = routing.get_server(redis_keyslot(self.keys.active(partition).as_bytes())) else {
+                continue;
+            };
+            match groups.iter_mut().find(|(known, _)| *known == server) {
+                Some((_, partitions)) => partitions.push(partition),
+                None => groups.push((server, vec![partition])),
+            }
+        }
+        Some(groups.into_iter().map(|(_, partitions)| partitions).collect())
+            .filter(|groups: &Vec<_>| !groups.is_empty())
+    }
+
     /// The connection of a room: calls of one room keep their order.
     pub(super) fn for_room(&self, room: &RoomId) -> Result<&Client, RedisError> {
         self.ready(&self.clients[usize::from(self.keys.partition(room.as_str())) % self.clients.len()])
@@ -169,13 +191,7 @@ impl Redis {
         shards: usize,
         metrics: super::BusMetrics,
     ) -> (Bus, Vec<tokio::sync::mpsc::Receiver<super::BusItem>>) {
-        Bus::start(
-            self.settings.client(BUS_CAPACITY),
-            self.keys,
-            self.is_clustered(),
-            shards,
-            metrics,
-        )
+        Bus::start(self.settings.client(BUS_CAPACITY), self.clone(), shards, metrics)
     }
 
     /// Closes the connections.

@@ -63,6 +63,11 @@ impl Keys {
         self.room_key(room, "live")
     }
 
+    /// Channel on which a node hears itself through the primary that holds the partition.
+    pub fn canary(self, partition: u16, node: &str) -> String {
+        format!("rc:{{p{partition}}}:canary:{node}")
+    }
+
     /// Rooms of the partition with news.
     pub fn active(self, partition: u16) -> String {
         format!("rc:{{p{partition}}}:active")

@@ -1,6 +1,8 @@
 //! The delivery of room events to the sockets of this node; the only place that emits.
 
 mod late;
+mod positions;
+mod update;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,8 +32,6 @@ const LINGER: Duration = Duration::from_secs(30);
 const LAG_MAX: Duration = Duration::from_secs(15);
 /// How often a full queue is tried again: its socket's writer empties it in one turn.
 const FULL_RETRY: Duration = Duration::from_millis(5);
-/// `roomUpdate` reaches a room at most this often.
-const UPDATE_PERIOD: Duration = Duration::from_secs(1);
 
 /// A member's socket.
 #[derive(Clone)]
@@ -82,12 +82,6 @@ impl Drop for Interest {
     }
 }
 
-/// A `roomUpdate` that waits for its turn.
-struct Update {
-    sent: Instant,
-    waiting: Option<String>,
-}
-
 /// The rooms of this node and their members.
 pub struct Deliver {
     bus: Bus,
@@ -97,7 +91,7 @@ pub struct Deliver {
     rooms: DashMap<RoomId, Arc<Room>>,
     /// Sockets by the rooms they belong to, joined or not.
     belonging: DashMap<RoomId, HashMap<Sid, Socket>>,
-    updates: DashMap<RoomId, Update>,
+    updates: DashMap<RoomId, update::Updates>,
 }
 
 impl Deliver {
@@ -310,54 +304,21 @@ impl Deliver {
         }
     }
 
-    /// Emits a `roomUpdate` to everybody here who belongs to the room, or keeps the newest for its turn.
-    fn update(&self, room: &RoomId, json: String) {
-        let mut update = self.updates.entry(room.clone()).or_insert_with(|| Update {
-            sent: Instant::now() - UPDATE_PERIOD,
-            waiting: None,
-        });
-        if update.sent.elapsed() < UPDATE_PERIOD {
-            update.waiting = Some(json);
-            return;
-        }
-        update.sent = Instant::now();
-        drop(update);
-        self.emit_update(room, &json);
-    }
-
-    fn emit_update(&self, room: &RoomId, json: &str) {
-        let Ok(json) = serde_json::from_str::<&RawValue>(json) else {
-            return;
-        };
-        if let Some(sockets) = self.belonging.get(room) {
-            for socket in sockets.values() {
-                // Best effort: a slow socket learns the next one.
-                let _full = socket.emit(event::ROOM_UPDATE, json);
+    /// Cuts the members of rooms whose primary has been silent for this long: they may be missing something.
+    pub fn cut_silent(&self, limit: Duration) {
+        for room in &self.rooms {
+            if self.bus.silence_of(&room.id) >= limit {
+                let members: Vec<Sid> = room.feed().members().map(|(sid, _)| *sid).collect();
+                for sid in members {
+                    self.cut(sid, "silent");
+                }
             }
         }
     }
 
     /// Periodic work: updates whose turn has come, and rooms that nobody wants any more.
     pub fn sweep(&self) {
-        let due: Vec<RoomId> = self
-            .updates
-            .iter()
-            .filter(|update| update.sent.elapsed() >= UPDATE_PERIOD)
-            .map(|update| update.key().clone())
-            .collect();
-        for room in due {
-            let waiting = match self.updates.get_mut(&room) {
-                Some(mut update) => {
-                    update.sent = Instant::now();
-                    update.waiting.take()
-                }
-                None => None,
-            };
-            match waiting {
-                Some(json) => self.emit_update(&room, &json),
-                None => drop(self.updates.remove_if(&room, |_, update| update.waiting.is_none())),
-            }
-        }
+        self.sweep_updates();
         self.rooms.retain(|id, room| {
             let idle = room.idle().is_some_and(|since| since.elapsed() > LINGER);
             let wanted = room.interest.load(std::sync::atomic::Ordering::Acquire) > 0 || !room.feed().is_empty();

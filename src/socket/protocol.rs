@@ -113,6 +113,17 @@ pub struct SyncedMessages<'a> {
     pub code: Option<&'static str>,
 }
 
+/// `roomUpdate` for those who have not joined the room.
+#[derive(Debug, Serialize)]
+pub struct Activity<'a> {
+    /// The room.
+    #[serde(rename = "roomID")]
+    pub room_id: &'a RoomId,
+    /// Its newest number.
+    #[serde(rename = "topSeq")]
+    pub top_seq: Seq,
+}
+
 /// `sync:lost`.
 #[derive(Debug, Serialize)]
 pub struct SyncLost<'a> {

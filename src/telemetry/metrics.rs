@@ -87,6 +87,8 @@ metrics! {
     bus_lagged_total: IntCounter = counter("roomcast_bus_lagged_total");
     /// Times the bus was subscribed anew.
     bus_resubscribes_total: IntCounter = counter("roomcast_bus_resubscribes_total");
+    /// Rooms found behind their log without a message having told so.
+    rooms_behind_total: IntCounter = counter("roomcast_rooms_behind_total");
     /// Holes in a room's sequence that were filled from its log.
     holes_repaired_total: IntCounter = counter("roomcast_holes_repaired_total");
     /// Sockets that do not read fast enough now.

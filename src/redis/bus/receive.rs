@@ -1,0 +1,57 @@
+//! Takes messages off the bus connection.
+
+use std::sync::Arc;
+
+use fred::prelude::*;
+use fred::types::Message;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{BusItem, Tasks};
+use crate::model::RoomId;
+use crate::redis::keys::{CONTROL, room_of_channel};
+use crate::redis::log::read_live;
+
+pub(super) async fn receive(tasks: Arc<Tasks>) {
+    let mut messages = tasks.client.message_rx();
+    loop {
+        match messages.recv().await {
+            Ok(message) => dispatch(&tasks, message).await,
+            Err(RecvError::Lagged(missed)) => {
+                tasks.metrics.lagged.inc_by(missed);
+                tracing::warn!(missed, "bus overflow: refilling every joined room");
+                tasks.announce_gap().await;
+                tasks.tell_control();
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn dispatch(tasks: &Tasks, message: Message) {
+    let Some(room) = room_of_channel(&message.channel) else {
+        if &*message.channel == CONTROL {
+            tasks.tell_control();
+        } else {
+            tasks.canaries.hear(&message.channel);
+        }
+        return;
+    };
+    let Ok(room) = RoomId::new(room) else { return };
+    let Some(payload) = message.value.as_str() else { return };
+    let shard = tasks.shard(room.as_str());
+    let item = match payload.strip_prefix("! ") {
+        Some(update) => BusItem::Update(room, update.to_owned()),
+        None => match read_live(&payload) {
+            Some(event) => {
+                tasks.metrics.received.inc();
+                BusItem::Event(room, event)
+            }
+            None => {
+                tracing::error!(%room, "unreadable message on a live channel");
+                return;
+            }
+        },
+    };
+    // Waiting here only delays: fred's buffer takes the burst, and its overflow is repaired from the logs.
+    let _closed = shard.send(item).await;
+}
