@@ -1,11 +1,15 @@
-//! Write-behind: events from the archive streams to the message service, at least once and in order.
+//! Write-behind: events from the archive streams to the message service, at least once and in order; then the rooms' logs
+//! give up what is archived and old.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use crate::redis::{ArchiveEntry, Redis, RedisError};
+use crate::config::Config;
+use crate::model::{RoomId, Seq, unix_ms};
+use crate::redis::{ArchiveEntry, LogKeep, Redis, RedisError};
 use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, UpstreamError};
 
@@ -17,6 +21,10 @@ const POLL: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_secs(1);
 /// Events in one call.
 const BATCH: u64 = 500;
+/// A room's log is trimmed at most this often: it may keep more than it must.
+const TRIM_PERIOD: Duration = Duration::from_secs(30);
+/// Rooms whose last trim is remembered.
+const TRIMS_MAX: u64 = 100_000;
 
 /// Saves the events of every partition that no other worker holds.
 pub struct Archiver {
@@ -24,12 +32,23 @@ pub struct Archiver {
     upstream: Arc<Upstream>,
     metrics: Arc<Metrics>,
     worker: String,
+    keep: LogKeep,
+    /// Rooms trimmed within the last period.
+    trimmed: moka::sync::Cache<RoomId, ()>,
 }
 
 impl Archiver {
     /// An archiver under a name of its own.
-    pub fn new(redis: Redis, upstream: Arc<Upstream>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &Config, redis: Redis, upstream: Arc<Upstream>, metrics: Arc<Metrics>) -> Self {
         Self {
+            keep: LogKeep {
+                events: config.log_keep_events,
+                age: *config.log_keep_age,
+            },
+            trimmed: moka::sync::Cache::builder()
+                .max_capacity(TRIMS_MAX)
+                .time_to_live(TRIM_PERIOD.min(*config.log_keep_age))
+                .build(),
             redis,
             upstream,
             metrics,
@@ -59,15 +78,39 @@ impl Archiver {
         self.metrics
             .archive_backlog
             .set(i64::try_from(backlog.iter().sum::<u64>()).unwrap_or(i64::MAX));
+        let waiting: Vec<u16> = (0u16..)
+            .zip(&backlog)
+            .filter(|(_, n)| **n > 0)
+            .map(|(p, _)| p)
+            .collect();
+        let oldest = self.redis.oldest_waiting(&waiting).await?;
+        let lag = oldest.map_or(0, |oldest| unix_ms().saturating_sub(oldest) / 1000);
+        self.metrics
+            .archive_lag_seconds
+            .set(i64::try_from(lag).unwrap_or(i64::MAX));
         let mut saved = 0;
-        for (partition, waiting) in (0u16..).zip(backlog) {
-            if waiting > 0 && self.redis.lease_archive(partition, &self.worker, LEASE).await? {
+        for partition in waiting {
+            if self.redis.lease_archive(partition, &self.worker, LEASE).await? {
                 let entries = self.redis.read_archive(partition, BATCH).await?;
                 self.save(partition, &entries).await?;
                 saved += entries.len();
+                self.trim_logs(&entries).await?;
             }
         }
         Ok(saved)
+    }
+
+    /// Trims the logs of the rooms that these events, now archived, belong to.
+    async fn trim_logs(&self, entries: &[ArchiveEntry]) -> Result<(), RedisError> {
+        // In order, so the last one of a room is its newest.
+        let rooms: HashMap<&RoomId, Seq> = entries.iter().map(|entry| (&entry.room, entry.seq)).collect();
+        for (room, archived) in rooms {
+            if !self.trimmed.contains_key(room) {
+                self.redis.trim_log(room, archived, self.keep).await?;
+                self.trimmed.insert(room.clone(), ());
+            }
+        }
+        Ok(())
     }
 
     /// Saves entries and removes them from the stream. Entries the service refuses for good are set aside one by one, so

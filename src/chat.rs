@@ -57,7 +57,7 @@ impl Chat {
             metrics,
             limits: PostLimits {
                 log_max_len: config.log_max_len,
-                archive_max_len: config.archive_max_len,
+                archive_max_bytes: config.archive_max_bytes,
             },
             max_text: config.max_text,
             checks: moka::future::Cache::builder()

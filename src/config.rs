@@ -130,8 +130,11 @@ settings! {
     guard_strikes: u32 = "20" => "GUARD_STRIKES";
     /// Rooms up to which `syncRooms` answers with `syncRoomsResponse`; above it with one batch as `updatedRooms`.
     sync_parallel_max: usize = "10" => "SYNC_PARALLEL_MAX";
-    /// When a message counts as stored: `memory`.
+    /// When a message counts as stored: `memory` (the server has it), `fsync` (it is on the server's disk, which needs
+    /// `appendfsync always`) or `replica` (replicas have it too, which needs `min-replicas-to-write`).
     durability: Durability = "memory" => "ROOMCAST_DURABILITY";
+    /// Replicas that must have a message before it counts as stored by `replica`.
+    durability_replicas: u32 = "1" => "ROOMCAST_DURABILITY_REPLICAS";
     /// Partitions of the key space; must be the same on every node and never change on a live cluster.
     partitions: u16 = "128" => "ROOMCAST_PARTITIONS";
     /// Largest frame or polling request of a client, in bytes.
@@ -140,8 +143,12 @@ settings! {
     max_text: usize = "16384" => "ROOMCAST_MAX_TEXT";
     /// Events of one room's log kept at most in Redis.
     log_max_len: u32 = "20000" => "ROOMCAST_LOG_MAX_LEN";
-    /// Archive backlog of one partition, in events, over which messages are refused as `unavailable`.
-    archive_max_len: u32 = "200000" => "ROOMCAST_ARCHIVE_MAX_LEN";
+    /// Newest events of a room's log that stay in Redis after they are archived.
+    log_keep_events: u32 = "1000" => "ROOMCAST_LOG_KEEP_EVENTS";
+    /// Events younger than this stay in Redis after they are archived.
+    log_keep_age: Millis = "10m" => "ROOMCAST_LOG_KEEP_AGE";
+    /// Archive backlog of one partition, in bytes, over which messages are refused as `unavailable`.
+    archive_max_bytes: usize = "67108864" => "ROOMCAST_ARCHIVE_MAX_BYTES";
     /// How long a blocked write may last before the connection is cut.
     write_stall: Millis = "15s" => "ROOMCAST_WRITE_STALL";
     /// How long a connection may take to send its request head.

@@ -46,7 +46,7 @@ impl Worker {
         let stopped = stop.clone().cancelled_owned();
         let ops = ops::serve(listener, health.clone(), metrics.clone(), admin, stopped);
         tracker.spawn(log_end("ops listener", ops));
-        let archiver = Archiver::new(redis.clone(), upstream, metrics.clone());
+        let archiver = Archiver::new(&config, redis.clone(), upstream, metrics.clone());
         tracker.spawn(
             stop.clone()
                 .run_until_cancelled_owned(async move { archiver.run().await }),

@@ -270,6 +270,13 @@ macro_rules! word_setting {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $name { $( $(#[$vdoc])* $variant ),+ }
 
+        impl $name {
+            /// The word in the settings.
+            pub fn as_str(self) -> &'static str {
+                match self { $( Self::$variant => $word, )+ }
+            }
+        }
+
         impl Setting for $name {
             fn parse(text: &str) -> Result<Self, String> {
                 match text.trim() {
@@ -301,8 +308,12 @@ word_setting! {
 word_setting! {
     /// When a message counts as stored.
     Durability {
-        /// When the script has answered.
-        Memory = "memory"
+        /// When the server has answered.
+        Memory = "memory",
+        /// When it is on the server's disk.
+        Fsync = "fsync",
+        /// When replicas have it too.
+        Replica = "replica"
     }
 }
 word_setting! {

@@ -8,8 +8,9 @@ use fred::types::SetOptions;
 use fred::types::streams::XID;
 use serde_json::value::RawValue;
 
+use super::script::call;
 use super::{Redis, RedisError};
-use crate::model::{RoomId, UnixMs};
+use crate::model::{RoomId, Seq, UnixMs};
 
 /// Refused events kept per partition, for a person to look at.
 const DEAD_MAX: i64 = 10_000;
@@ -19,6 +20,10 @@ const DEAD_MAX: i64 = 10_000;
 pub struct ArchiveEntry {
     /// Its place in the archive stream.
     pub position: String,
+    /// Its room.
+    pub room: RoomId,
+    /// Its number there.
+    pub seq: Seq,
     /// The event.
     pub json: Box<RawValue>,
 }
@@ -33,11 +38,26 @@ impl Redis {
         Ok(pipeline.all().await?)
     }
 
+    /// When the oldest event waiting in any of these partitions was stored; `None` when none waits.
+    pub async fn oldest_waiting(&self, partitions: &[u16]) -> Result<Option<UnixMs>, RedisError> {
+        if partitions.is_empty() {
+            return Ok(None);
+        }
+        let pipeline = self.any()?.pipeline();
+        for partition in partitions {
+            let () = pipeline
+                .xrange(self.keys.archive(*partition), "-", "+", Some(1))
+                .await?;
+        }
+        let first: Vec<Vec<(String, HashMap<String, String>)>> = pipeline.all().await?;
+        Ok(first.iter().filter_map(|entries| stored_at(&entries.first()?.0)).min())
+    }
+
     /// When the oldest event of the room's partition that is still to be archived was stored; `None` when there is none.
     pub async fn oldest_unarchived(&self, room: &RoomId) -> Result<Option<UnixMs>, RedisError> {
         let key = self.keys.archive(self.keys.partition(room.as_str()));
         let oldest: Vec<(String, HashMap<String, String>)> = self.any()?.xrange(key, "-", "+", Some(1)).await?;
-        Ok(oldest.first().and_then(|(id, _)| id.split('-').next()?.parse().ok()))
+        Ok(oldest.first().and_then(|(id, _)| stored_at(id)))
     }
 
     /// Takes or renews the lease of a partition; `false` when another worker has it.
@@ -67,11 +87,16 @@ impl Redis {
         entries
             .into_iter()
             .map(|(position, mut fields)| {
-                let json = fields.remove("e").and_then(|json| RawValue::from_string(json).ok());
-                Ok(ArchiveEntry {
-                    position,
-                    json: json.ok_or(RedisError::Unexpected("archive entry"))?,
-                })
+                let mut field = |name| fields.remove(name);
+                let entry = || {
+                    Some(ArchiveEntry {
+                        room: RoomId::new(&field("r")?).ok()?,
+                        seq: field("s")?.parse().ok()?,
+                        json: RawValue::from_string(field("e")?).ok()?,
+                        position,
+                    })
+                };
+                entry().ok_or(RedisError::Unexpected("archive entry"))
             })
             .collect()
     }
@@ -94,8 +119,14 @@ impl Redis {
 
     /// Removes saved events.
     pub async fn trim_archive(&self, partition: u16, saved: &[ArchiveEntry]) -> Result<(), RedisError> {
-        let positions: Vec<&str> = saved.iter().map(|entry| entry.position.as_str()).collect();
-        let () = self.any()?.xdel(self.keys.archive(partition), positions).await?;
+        let positions = saved.iter().map(|entry| entry.position.as_str().into()).collect();
+        let key_names = vec![self.keys.archive(partition), self.keys.archive_bytes(partition)];
+        let _removed: u64 = call(&self.scripts.trim_archive, self.any()?, key_names, positions).await?;
         Ok(())
     }
+}
+
+/// The time in a stream's id.
+fn stored_at(id: &str) -> Option<UnixMs> {
+    id.split('-').next()?.parse().ok()
 }

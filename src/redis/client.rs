@@ -1,5 +1,6 @@
 //! The connections: a few for commands, chosen by room, and one for channels.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use fred::types::config::{Server, TcpConfig, UnresponsiveConfig};
 use fred::types::{InfoKind, RespVersion};
 use fred::util::redis_keyslot;
 
+use super::durability::{self, Commits, Replid};
 use super::keys::Keys;
 use super::script::Scripts;
 use super::{Bus, RedisError};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Durability};
 use crate::model::RoomId;
 
 /// Connections for commands: one is enough for a node's traffic, four keep a large answer from delaying the others.
@@ -33,6 +35,10 @@ const COMMAND_CAPACITY: usize = 32;
 #[derive(Clone)]
 pub struct Redis {
     pub(super) clients: Arc<[Client]>,
+    /// The connections of posts: the same ones, unless posts are confirmed by replicas.
+    posts: Arc<[Client]>,
+    /// One for each of those; none where an answer is confirmation enough.
+    commits: Arc<[Commits]>,
     pub(super) scripts: Arc<Scripts>,
     /// Key names of this deployment.
     pub keys: Keys,
@@ -43,6 +49,8 @@ struct Settings {
     config: fred::types::config::Config,
     connection: ConnectionConfig,
     timeout: Duration,
+    durability: Durability,
+    replicas: u32,
 }
 
 impl Redis {
@@ -80,13 +88,31 @@ impl Redis {
             config: redis_config,
             connection,
             timeout: *config.redis_timeout,
+            durability: config.durability,
+            replicas: config.durability_replicas,
         });
-        let clients: Arc<[Client]> = (0..CONNECTIONS).map(|_| settings.client(COMMAND_CAPACITY)).collect();
-        for client in clients.iter() {
-            let _connection = client.connect();
-        }
+        let connect = || -> Arc<[Client]> {
+            let clients: Arc<[Client]> = (0..CONNECTIONS).map(|_| settings.client(COMMAND_CAPACITY)).collect();
+            for client in clients.iter() {
+                let _connection = client.connect();
+            }
+            clients
+        };
+        let clients = connect();
+        let (posts, commits) = if settings.durability == Durability::Replica {
+            let posts = connect();
+            // A WAIT must answer before its call times out.
+            let timeout = settings.timeout * 2 / 3;
+            let commit = |client: &Client| Commits::start(client.clone(), settings.replicas, timeout);
+            let commits = posts.iter().map(commit).collect();
+            (posts, commits)
+        } else {
+            (clients.clone(), Arc::default())
+        };
         Ok(Self {
             clients,
+            posts,
+            commits,
             scripts: Arc::new(Scripts::new()),
             keys: Keys::new(config.partitions),
             settings,
@@ -98,14 +124,20 @@ impl Redis {
         self.settings.config.server.is_clustered()
     }
 
+    /// Every connection for commands.
+    fn connections(&self) -> impl Iterator<Item = &Client> {
+        let own = if self.commits.is_empty() { &[] } else { &*self.posts };
+        self.clients.iter().chain(own)
+    }
+
     /// Whether every command connection stands.
     pub fn is_connected(&self) -> bool {
-        self.clients.iter().all(ClientLike::is_connected)
+        self.connections().all(ClientLike::is_connected)
     }
 
     /// Waits until the command connections stand.
     pub async fn wait_connected(&self) {
-        for client in self.clients.iter() {
+        for client in self.connections() {
             connected(client).await;
         }
     }
@@ -122,14 +154,22 @@ impl Redis {
             .find_map(|line| line.strip_prefix("maxmemory_policy:"))
             .unwrap_or("noeviction")
             .trim();
-        if policy == "noeviction" {
+        if policy != "noeviction" {
+            return Err(ConfigError::new(
+                "REDIS_URL",
+                format!("the server has maxmemory-policy {policy} and would silently throw away messages"),
+                "set `maxmemory-policy noeviction` on the server",
+            ));
+        }
+        if self.settings.durability == Durability::Memory {
             return Ok(());
         }
-        Err(ConfigError::new(
-            "REDIS_URL",
-            format!("the server has maxmemory-policy {policy} and would silently throw away messages"),
-            "set `maxmemory-policy noeviction` on the server",
-        ))
+        let mut settings = HashMap::new();
+        for name in durability::SETTINGS {
+            let found: HashMap<String, String> = self.clients[0].config_get(name).await.unwrap_or_default();
+            settings.extend(found);
+        }
+        durability::check(self.settings.durability, self.settings.replicas, &settings)
     }
 
     /// The partitions that each primary of a cluster holds, by their first one; `None` where one server has them all.
@@ -153,9 +193,30 @@ impl Redis {
             .filter(|groups: &Vec<_>| !groups.is_empty())
     }
 
+    /// The connection of a room's posts: they keep their order.
+    pub(super) fn for_posts(&self, room: &RoomId) -> Result<&Client, RedisError> {
+        self.ready(&self.posts[self.lane(room)])
+    }
+
+    /// Waits until a post to the room, answered by a server with this history, counts as stored.
+    pub(super) async fn commit(&self, room: &RoomId, replid: Replid) -> Result<(), RedisError> {
+        let Some(commits) = self.commits.get(self.lane(room)) else {
+            return Ok(());
+        };
+        let slot = redis_keyslot(self.keys.log(room).as_bytes());
+        let routing = self.posts[self.lane(room)].cached_cluster_state();
+        let server = routing.and_then(|routing| routing.get_server(slot).cloned());
+        commits.wait(server, replid).await
+    }
+
+    /// Which of the connections serves a room.
+    fn lane(&self, room: &RoomId) -> usize {
+        usize::from(self.keys.partition(room.as_str())) % CONNECTIONS
+    }
+
     /// The connection of a room: calls of one room keep their order.
     pub(super) fn for_room(&self, room: &RoomId) -> Result<&Client, RedisError> {
-        self.ready(&self.clients[usize::from(self.keys.partition(room.as_str())) % self.clients.len()])
+        self.ready(&self.clients[self.lane(room)])
     }
 
     /// A connection for calls that belong to no room.
@@ -196,7 +257,7 @@ impl Redis {
 
     /// Closes the connections.
     pub async fn close(&self) {
-        for client in self.clients.iter() {
+        for client in self.connections() {
             let _closed = client.quit().await;
         }
     }

@@ -78,6 +78,11 @@ impl Keys {
         format!("rc:{{p{partition}}}:archive")
     }
 
+    /// Size of the archive, bytes.
+    pub fn archive_bytes(self, partition: u16) -> String {
+        format!("rc:{{p{partition}}}:archive:bytes")
+    }
+
     /// Events that the message service refused for good.
     pub fn archive_dead(self, partition: u16) -> String {
         format!("rc:{{p{partition}}}:archive:dead")

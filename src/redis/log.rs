@@ -5,6 +5,7 @@ use std::time::Duration;
 use fred::prelude::*;
 use serde_json::value::RawValue;
 
+use super::durability::Replid;
 use super::script::call;
 use super::{Redis, RedisError};
 use crate::model::{Epoch, EventKind, Position, RoomEvent, RoomId, Seq, UnixMs, UserId};
@@ -156,7 +157,8 @@ pub struct LogPage {
 }
 
 impl Redis {
-    /// Stores `drafts` in the room's log, in order and at once, and publishes them. One round trip.
+    /// Stores `drafts` in the room's log, in order and at once, and publishes them. One round trip, and the wait of the
+    /// durability level.
     ///
     /// An [`RedisError::Uncertain`] holds for all of them: they were stored together or not at all.
     pub async fn post(&self, room: &RoomId, drafts: &[Draft], limits: PostLimits) -> Result<Vec<Posted>, RedisError> {
@@ -169,11 +171,12 @@ impl Redis {
             keys.archive(partition),
             keys.active(partition),
             keys.live(room),
+            keys.archive_bytes(partition),
         ];
         let mut args: Vec<Value> = Vec::with_capacity(6 + drafts.len() * 8);
         args.push(room.as_str().into());
         args.push(i64::from(limits.log_max_len).into());
-        args.push(i64::from(limits.archive_max_len).into());
+        args.push(integer(limits.archive_max_bytes));
         args.push(millis(IDEMPOTENCY_TTL));
         args.push(if self.is_clustered() { "SPUBLISH" } else { "PUBLISH" }.into());
         args.push(integer(drafts.len()));
@@ -202,12 +205,20 @@ impl Redis {
             args.push(format!("{:016x}", draft.hash).into());
             args.push(draft.trace.as_str().into());
         }
-        let answer: Vec<Value> = call(&self.scripts.post, self.for_room(room)?, key_names, args).await?;
-        let posted: Option<Vec<Posted>> = answer.into_iter().skip(1).map(read_posted).collect();
-        match posted {
-            Some(posted) if posted.len() == drafts.len() => Ok(posted),
-            _ => Err(RedisError::Unexpected("post")),
+        let mut answer: Vec<Value> = call(&self.scripts.post, self.for_posts(room)?, key_names, args).await?;
+        if answer.len() != drafts.len() + 1 {
+            return Err(RedisError::Unexpected("post"));
         }
+        let unexpected = || RedisError::Unexpected("post");
+        let epoch = answer.remove(0).into_string().ok_or_else(unexpected)?;
+        let posted: Vec<Posted> = answer
+            .into_iter()
+            .map(|value| read_posted(value).ok_or_else(unexpected))
+            .collect::<Result<_, _>>()?;
+        if posted.iter().any(|posted| matches!(posted, Posted::Stored(_))) {
+            self.commit(room, Replid::of_epoch(&epoch)).await?;
+        }
+        Ok(posted)
     }
 
     /// Reads a page of the room's log from the primary; `exists` when the room service has just said so.
@@ -238,6 +249,17 @@ impl Redis {
         read_page(answer).ok_or(RedisError::Unexpected("read"))
     }
 
+    /// Removes what is archived up to a number and old enough from a room's log; returns how many events.
+    pub async fn trim_log(&self, room: &RoomId, archived: Seq, keep: LogKeep) -> Result<u64, RedisError> {
+        let key_names = vec![self.keys.log(room), self.keys.meta(room)];
+        let args = vec![
+            archived.to_string().into(),
+            i64::from(keep.events).into(),
+            millis(keep.age),
+        ];
+        call(&self.scripts.trim_log, self.for_room(room)?, key_names, args).await
+    }
+
     /// Publishes a `roomUpdate` to the nodes that have the room joined; it has no place in the log.
     pub async fn publish_update(&self, room: &RoomId, json: &str) -> Result<(), RedisError> {
         let client = self.for_room(room)?;
@@ -261,13 +283,22 @@ impl Redis {
     }
 }
 
+/// What a room's log keeps although it is archived: clients that come back soon need no archive.
+#[derive(Debug, Clone, Copy)]
+pub struct LogKeep {
+    /// The newest events.
+    pub events: u32,
+    /// Events younger than this.
+    pub age: Duration,
+}
+
 /// Bounds of what posts may leave in Redis.
 #[derive(Debug, Clone, Copy)]
 pub struct PostLimits {
     /// Events of one room's log.
     pub log_max_len: u32,
-    /// Events of one partition waiting for the archive.
-    pub archive_max_len: u32,
+    /// Bytes of one partition waiting for the archive.
+    pub archive_max_bytes: usize,
 }
 
 fn millis(duration: Duration) -> Value {

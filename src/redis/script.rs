@@ -15,6 +15,8 @@ macro_rules! source {
 pub(super) struct Scripts {
     pub post: Script,
     pub read: Script,
+    pub trim_log: Script,
+    pub trim_archive: Script,
     pub delete_room: Script,
     pub token_requests: Script,
     pub block: Script,
@@ -27,6 +29,8 @@ impl Scripts {
         Self {
             post: Script::from_lua(concat!(source!("epoch"), source!("post"))),
             read: Script::from_lua(concat!(source!("epoch"), source!("read"))),
+            trim_log: Script::from_lua(concat!(source!("epoch"), source!("trim_log"))),
+            trim_archive: Script::from_lua(source!("trim_archive")),
             delete_room: Script::from_lua(concat!(source!("epoch"), source!("delete_room"))),
             token_requests: Script::from_lua(source!("token_requests")),
             block: Script::from_lua(source!("block")),

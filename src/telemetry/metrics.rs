@@ -107,6 +107,8 @@ metrics! {
     cuts_total: Labelled<1> = labelled("roomcast_cuts_total", ["reason"], &[]);
     /// Events that wait to be archived.
     archive_backlog: IntGauge = gauge("roomcast_archive_backlog_events");
+    /// Age of the oldest event that waits to be archived.
+    archive_lag_seconds: IntGauge = gauge("roomcast_archive_lag_seconds");
     /// Events archived.
     archived_total: IntCounter = counter("roomcast_archived_events_total");
     /// Sockets of dead nodes whose traces were removed.

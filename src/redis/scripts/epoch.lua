@@ -35,3 +35,28 @@ local function open_room(log, meta)
   end
   return room
 end
+
+local function seq_of(position)
+  return tonumber(string.match(position, '-(%d+)$'))
+end
+
+-- The id of the newest entry with seq <= wanted, or nil: ts rises with seq, so the time axis can be halved.
+local function entry_of_seq(log, room, wanted)
+  local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+  if not first or wanted < seq_of(first[1]) then return nil end
+  local low, high = tonumber(string.match(first[1], '^(%d+)')), room.ts
+  while low < high do
+    local mid = math.floor((low + high + 1) / 2)
+    local entry = redis.call('XRANGE', log, string.format('%d', mid), '+', 'COUNT', 1)[1]
+    if entry and seq_of(entry[1]) <= wanted then low = mid else high = mid - 1 end
+  end
+  local entry = redis.call('XRANGE', log, string.format('%d', low), '+', 'COUNT', 1)[1]
+  return entry and entry[1]
+end
+
+-- Removes everything up to and with the entry of this id, which then is the floor.
+local function raise_floor(log, meta, id)
+  local ts, seq = string.match(id, '^(%d+)-(%d+)$')
+  redis.call('HSET', meta, 'floor_seq', seq, 'floor_ts', ts)
+  return redis.call('XTRIM', log, 'MINID', ts .. '-' .. string.format('%d', tonumber(seq) + 1))
+end

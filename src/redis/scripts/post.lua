@@ -1,8 +1,8 @@
 -- post: puts events into a room's log, in order, and tells every node that has the room joined.
 --
 -- KEYS  1 log  2 meta  3 gone (ids of deleted messages)  4 archive of the partition  5 active rooms of the partition
---       6 live channel  7.. idempotency keys
--- ARGV  1 room  2 log cap  3 archive cap  4 idempotency TTL ms  5 PUBLISH or SPUBLISH  6 number of events
+--       6 live channel  7 size of the archive, bytes  8.. idempotency keys
+-- ARGV  1 room  2 log cap, events  3 archive cap, bytes  4 idempotency TTL ms  5 PUBLISH or SPUBLISH  6 number of events
 --       then per event: 1 JSON prefix (an object without its closing brace)  2 kind  3 user  4 target id or ''
 --       5 authority: '' = the author only, 'owner' = any message, 'checked' = author checked against the archive
 --       6 index of the idempotency key from 1, or 0  7 content hash  8 trace context or ''
@@ -16,8 +16,10 @@ local META_TTL_MS = 30 * 24 * 3600 * 1000     -- longer than the log, so that se
 local ACTIVE_MS = 60000                       -- how long a room counts as active
 local GONE_MAX = 20000                        -- deleted ids remembered, as many as the log holds
 local TRIM_SLACK = 256                        -- trim in steps, not on every event
+local ENTRY_BYTES = 100                       -- what an archive entry takes beside its JSON; trim_archive counts the same
 
 local log, meta, gone, archive, active, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local archive_bytes = KEYS[7]
 local room_id, log_cap, archive_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local idem_ttl, publish, count = ARGV[4], ARGV[5], tonumber(ARGV[6])
 if #ARGV ~= 6 + count * 8 then return redis.error_reply('ERR post: wrong number of arguments') end
@@ -25,7 +27,13 @@ if #ARGV ~= 6 + count * 8 then return redis.error_reply('ERR post: wrong number 
 -- wrong key types fail here, before anything is written
 redis.call('ZSCORE', active, room_id)
 redis.call('ZCARD', gone)
-local backlog = redis.call('XLEN', archive)
+local waiting = redis.call('XLEN', archive)
+local backlog = tonumber(redis.call('GET', archive_bytes) or '0')
+if waiting == 0 and backlog ~= 0 then
+  -- an archive that was emptied by hand
+  redis.call('DEL', archive_bytes)
+  backlog = 0
+end
 local room = open_room(log, meta)
 
 local function authorise(target, user, authority)
@@ -51,7 +59,7 @@ for n = 1, count do
   local base = 6 + (n - 1) * 8
   local prefix, kind, user, target = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
   local authority, idem, hash, trace = ARGV[base + 5], tonumber(ARGV[base + 6]), ARGV[base + 7], ARGV[base + 8]
-  local idem_key = idem > 0 and KEYS[6 + idem] or nil
+  local idem_key = idem > 0 and KEYS[7 + idem] or nil
   local status = 'ok'
   local known = idem_key and redis.call('GET', idem_key)
   if known then
@@ -77,7 +85,8 @@ for n = 1, count do
         .. ',"epoch":"' .. room.epoch .. '"' .. (target ~= '' and (',"rev":' .. seq) or '') .. '}'
       redis.call('XADD', log, position, 'k', kind, 'u', user, 'p', room.epoch, 't', trace, 'e', json)
       redis.call('HSET', meta, 'seq', seq, 'ts', ts)
-      redis.call('XADD', archive, '*', 'r', room_id, 'e', json)
+      redis.call('XADD', archive, '*', 'r', room_id, 's', seq, 'e', json)
+      backlog = redis.call('INCRBY', archive_bytes, #json + ENTRY_BYTES)
       if kind == 'delete' then
         redis.call('ZADD', gone, ts, target)
         redis.call('ZREMRANGEBYRANK', gone, 0, -GONE_MAX - 1)
@@ -90,7 +99,6 @@ for n = 1, count do
         position .. ' ' .. room.epoch .. ' ' .. kind .. ' ' .. (trace ~= '' and trace or '-') .. ' ' .. json)
       results[#results + 1] = { 'ok', seq, ts, id, room.epoch }
       room.len = room.len + 1
-      backlog = backlog + 1
       posted = true
     end
   end
@@ -99,10 +107,7 @@ end
 if posted then
   if room.len > log_cap + TRIM_SLACK then
     local cut = redis.call('XRANGE', log, '-', '+', 'COUNT', room.len - log_cap)
-    local last = cut[#cut][1]
-    local ts, seq = string.match(last, '^(%d+)-(%d+)$')
-    redis.call('XTRIM', log, 'MINID', ts .. '-' .. string.format('%d', tonumber(seq) + 1))
-    redis.call('HSET', meta, 'floor_seq', seq, 'floor_ts', ts)
+    raise_floor(log, meta, cut[#cut][1])
   end
   redis.call('ZADD', active, room.ts, room_id)
   redis.call('ZREMRANGEBYSCORE', active, '-inf', room.now - ACTIVE_MS)

@@ -19,29 +19,16 @@ if room.deleted and exists == '1' and room.now - tonumber(room.deleted) > REVIVE
   room.deleted = false
 end
 
-local function seq_of(position)
-  return tonumber(string.match(position, '-(%d+)$'))
-end
-
--- The position of the newest entry with seq <= wanted: ts rises with seq, so the time axis can be halved.
-local function position_of_seq(wanted)
-  local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-  if not first or wanted < seq_of(first[1]) then return '-' end
-  local low, high = tonumber(string.match(first[1], '^(%d+)')), room.ts
-  while low < high do
-    local mid = math.floor((low + high + 1) / 2)
-    local entry = redis.call('XRANGE', log, string.format('%d', mid), '+', 'COUNT', 1)[1]
-    if entry and seq_of(entry[1]) <= wanted then low = mid else high = mid - 1 end
-  end
-  local entry = redis.call('XRANGE', log, string.format('%d', low), '+', 'COUNT', 1)[1]
-  return entry and '(' .. entry[1] or '-'
+local function after_seq(log, room, wanted)
+  local id = entry_of_seq(log, room, wanted)
+  return id and '(' .. id or '-'
 end
 
 local lower
 if bound == 'none' then lower = '-'
 elseif bound == 'id' then lower = '(' .. value
 elseif bound == 'time' then lower = string.format('%d', tonumber(value) + 1)
-elseif bound == 'seq' then lower = position_of_seq(tonumber(value))
+elseif bound == 'seq' then lower = after_seq(log, room, tonumber(value))
 else return redis.error_reply('ERR read: unknown bound') end
 
 local entries, bytes, more = {}, 0, 0
