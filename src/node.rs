@@ -333,7 +333,8 @@ impl Boot {
             .map_err(|error| NodeError::Start(error.to_string()))?;
         tracker.spawn(follow_control(app.clone(), bus.control(), stop.clone()));
         let pulse = Pulse::new(app.clone(), health.clone(), front.clone());
-        tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), health.clone(), pulse)));
+        tracker.spawn(until(stop.clone(), pulse.watch()));
+        tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), health.clone())));
         tracker.spawn(until(stop.clone(), deliver.clone().watch_positions(chat, redis)));
         tracker.spawn(until(stop, upkeep::reap(app.clone())));
         health.set("redis", Ok(()));

@@ -12,7 +12,9 @@ const UNREADY_AFTER: Duration = Duration::from_secs(5);
 /// A bus that is silent for this long may hide messages from the node's sockets: their transports are closed, within the
 /// 10 s that are promised, so that they go where messages arrive.
 const CUT_AFTER: Duration = Duration::from_secs(9);
-/// The check runs twice a second; a process in which it did not run for this long was stopped or starved.
+/// Between two looks. Nothing else runs in this task: a Redis that hangs must not look like a process that was frozen.
+const PERIOD: Duration = Duration::from_millis(500);
+/// A process in which no look happened for this long was stopped or starved.
 const FROZEN_AFTER: Duration = Duration::from_secs(3);
 
 /// Watches the bus and the process itself.
@@ -36,15 +38,22 @@ impl Pulse {
         }
     }
 
-    /// Looks once; `true` when the process was frozen, so that what it believed about itself is old.
-    pub fn check(&mut self) -> bool {
+    /// Runs until cancelled.
+    pub async fn watch(mut self) {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
         let paused = self.checked.elapsed();
         self.checked = Instant::now();
         if paused >= FROZEN_AFTER {
             tracing::warn!(?paused, "this process was frozen: looking for what was missed");
             // What waits on the connection is in order; what Redis dropped meanwhile only the logs have.
             self.app.bus.suspect();
-            return true;
+            return;
         }
         let silence = self.app.bus.silence();
         self.health.set(
@@ -68,6 +77,5 @@ impl Pulse {
         } else if !cut_off && silence.of_any >= CUT_AFTER {
             self.app.deliver.cut_silent(CUT_AFTER);
         }
-        false
     }
 }

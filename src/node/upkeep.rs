@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::pulse::Pulse;
 use crate::model::UserId;
 use crate::ops::Health;
 use crate::redis::{RedisError, USER_ROOMS_TTL};
@@ -25,7 +24,7 @@ const REAP_AFTER: Duration = Duration::from_secs(60);
 const BATCH: usize = 500;
 
 /// Runs until cancelled.
-pub async fn keep(app: Arc<App>, health: Health, mut pulse: Pulse) {
+pub async fn keep(app: Arc<App>, health: Health) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut heartbeat, mut flushed, mut renewed) = (Instant::now(), Instant::now(), Instant::now());
@@ -41,10 +40,9 @@ pub async fn keep(app: Arc<App>, health: Health, mut pulse: Pulse) {
             tracing::warn!(connected, "connection to Redis changed");
             health.set("redis", if connected { Ok(()) } else { Err("not reachable") });
         }
-        let woke = pulse.check();
         app.deliver.sweep();
         // The frozen process is the dangerous one: liveness first, also right after an outage.
-        if (woke || heartbeat.elapsed() >= HEARTBEAT) && connected {
+        if heartbeat.elapsed() >= HEARTBEAT && connected {
             heartbeat = Instant::now();
             beat(&app).await;
         }
