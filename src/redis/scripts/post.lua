@@ -26,6 +26,7 @@ if #ARGV ~= 6 + count * 8 then return redis.error_reply('ERR post: wrong number 
 redis.call('ZSCORE', active, room_id)
 redis.call('ZCARD', gone)
 local backlog = redis.call('XLEN', archive)
+for n = 7, #KEYS do redis.call('STRLEN', KEYS[n]) end
 local room = open_room(log, meta)
 
 local function authorise(target, user, authority)
