@@ -32,7 +32,9 @@ local room = open_room(log, meta)
 local function authorise(target, user, authority)
   if redis.call('ZSCORE', gone, target) then return 'not_found' end
   local ts, seq = string.match(target, '^(%d+)-(%d+)$')
-  if not ts or #ts > 15 or #seq > 15 then return authority == 'checked' and 'ok' or 'elsewhere' end
+  if not ts or #ts > 15 or #seq > 15 or string.find(ts, '^0.') or string.find(seq, '^0.') then
+    return authority == 'checked' and 'ok' or 'elsewhere'
+  end
   if tonumber(seq) <= room.floor_seq then return authority == 'checked' and 'ok' or 'elsewhere' end
   local entry = redis.call('XRANGE', log, target, target)[1]
   if not entry then return 'not_found' end
