@@ -80,6 +80,11 @@ for n = 1, count do
         .. ',"epoch":"' .. room.epoch .. '"' .. (target ~= '' and (',"rev":' .. seq) or '') .. '}'
       redis.call('XADD', log, position, 'k', kind, 'u', user, 'p', room.epoch, 't', trace, 'e', json)
       redis.call('HSET', meta, 'seq', seq, 'ts', ts)
+      if room.len == 0 then
+        -- the log had expired: from now on meta alone says that what it held is below the floor
+        redis.call('HSET', meta, 'floor_seq', string.format('%d', room.floor_seq),
+          'floor_ts', string.format('%d', room.floor_ts))
+      end
       redis.call('XADD', archive, '*', 'r', room_id, 'e', json)
       if kind == 'delete' then
         redis.call('ZADD', gone, ts, target)
