@@ -12,7 +12,6 @@
 -- Event JSON is never decoded: the server's fields are appended to the prefix.
 -- All checks that can fail come before the first write of an event.
 local LOG_TTL_MS = 7 * 24 * 3600 * 1000       -- an idle log expires; the archive has it
-local META_TTL_MS = 30 * 24 * 3600 * 1000     -- longer than the log, so that seq goes on
 local ACTIVE_MS = 60000                       -- how long a room counts as active
 local GONE_MAX = 20000                        -- deleted ids remembered, as many as the log holds
 local TRIM_SLACK = 256                        -- trim in steps, not on every event
