@@ -9,5 +9,6 @@ mod delivery;
 mod handshake;
 mod membership;
 mod outage;
+mod scripts;
 mod support;
 mod terminal;
