@@ -158,6 +158,10 @@ impl<'a> Run<'a> {
             }
             Op::Restart => {
                 self.server.restart().await;
+                for room in 0..ROOMS.len() {
+                    // waiting for the server has read every room
+                    self.opened(room).await?;
+                }
                 Ok(())
             }
             Op::FlushScripts => {
