@@ -196,6 +196,19 @@ impl Room {
         }
     }
 
+    /// What a page without limits would hold, in the order in which it fills.
+    pub fn above(&self, after: After, take: Take) -> Vec<&Stored> {
+        let mut above: Vec<&Stored> = self
+            .log
+            .iter()
+            .filter(|event| is_above(event.position, after))
+            .collect();
+        if take == Take::Newest {
+            above.reverse();
+        }
+        above
+    }
+
     /// Judges a page.
     pub fn read(
         &mut self,
@@ -208,14 +221,7 @@ impl Room {
         if exists && self.tombstone == Tombstone::Aged {
             self.tombstone = Tombstone::None;
         }
-        let mut above: Vec<&Stored> = self
-            .log
-            .iter()
-            .filter(|event| is_above(event.position, after))
-            .collect();
-        if take == Take::Newest {
-            above.reverse();
-        }
+        let mut above = self.above(after, take);
         let mut bytes = 0;
         let fits = above
             .iter()

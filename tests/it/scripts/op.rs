@@ -34,7 +34,7 @@ pub enum Op {
         after: Bound,
         newest: bool,
         events: usize,
-        bytes: usize,
+        bytes: Bytes,
         exists: bool,
     },
     Delete {
@@ -136,6 +136,14 @@ pub enum Target {
     Foreign,
 }
 
+/// How many bytes of events a page may hold.
+#[derive(Debug, Clone, Copy)]
+pub enum Bytes {
+    Any(usize),
+    /// Just enough for so many.
+    JustFor(usize),
+}
+
 #[derive(Debug, Clone)]
 pub enum Bound {
     Start,
@@ -176,14 +184,7 @@ fn op(restarts: bool) -> impl Strategy<Value = Op> {
         3..400_u32,
         prop::option::weighted(0.1, 0..3_u32),
     );
-    let read = (
-        room(),
-        bound(),
-        any::<bool>(),
-        1..40_usize,
-        prop_oneof![Just(1 << 20), 1..3000_usize],
-        any::<bool>(),
-    );
+    let read = (room(), bound(), any::<bool>(), 1..40_usize, bytes(), any::<bool>());
     let key = prop::sample::select(vec![
         Spoilt::Log,
         Spoilt::Meta,
@@ -252,5 +253,13 @@ fn bound() -> impl Strategy<Value = Bound> {
         2 => near().prop_map(|(index, off)| Bound::Time(index, off)),
         3 => near().prop_map(|(index, off)| Bound::Seq(index, off)),
         1 => (0..3_u8).prop_map(Bound::Beyond),
+    ]
+}
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    prop_oneof![
+        Just(Bytes::Any(1 << 20)),
+        (1..3000_usize).prop_map(Bytes::Any),
+        (1..4_usize).prop_map(Bytes::JustFor),
     ]
 }

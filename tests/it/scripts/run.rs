@@ -7,7 +7,7 @@ use roomcast::redis::{After, Draft, PageLimit, PostLimits, Take};
 
 use super::checks;
 use super::model::State;
-use super::op::{Op, ROOMS, What, Words};
+use super::op::{Bytes, Op, ROOMS, What, Words};
 use super::server::{PARTITIONS, Server};
 
 /// A deployment's rooms next to the model of them.
@@ -105,11 +105,16 @@ impl<'a> Run<'a> {
                 exists,
             } => {
                 let take = if *newest { Take::Newest } else { Take::Oldest };
-                let limit = PageLimit {
-                    events: *events,
-                    bytes: *bytes,
+                let after = self.bound(*room, after);
+                let bytes = match bytes {
+                    Bytes::Any(bytes) => *bytes,
+                    Bytes::JustFor(count) => {
+                        let above = self.state.rooms[*room].above(after, take);
+                        above.iter().take(*count).map(|event| event.json.len()).sum()
+                    }
                 };
-                self.read(*room, self.bound(*room, after), take, limit, *exists).await
+                let limit = PageLimit { events: *events, bytes };
+                self.read(*room, after, take, limit, *exists).await
             }
             Op::Delete { room } => {
                 let done = self.server.redis.delete_room(&self.server.room(*room)).await;
