@@ -86,7 +86,7 @@ impl Chat {
         let archived = match missing {
             Missing::Nothing => Vec::new(),
             Missing::Surely(query) => {
-                let (archived, met) = self.ask_archive(room, &query, page.floor).await?;
+                let (archived, met) = self.ask_archive(room, &query, page.floor, wanted).await?;
                 recovered &= met;
                 page.more |= !met;
                 // With a hole before the log, an old client gets what is whole.
@@ -96,7 +96,7 @@ impl Chat {
                     Vec::new()
                 }
             }
-            Missing::Perhaps(query) => match self.ask_archive(room, &query, page.floor).await {
+            Missing::Perhaps(query) => match self.ask_archive(room, &query, page.floor, wanted).await {
                 Ok((archived, _)) => archived,
                 Err(_) => {
                     recovered = false;
@@ -224,6 +224,7 @@ impl Chat {
         room: &RoomId,
         query: &Query,
         floor: Position,
+        wanted: Wanted,
     ) -> Result<(Vec<Box<RawValue>>, bool), ChatError> {
         let mut found: Vec<Box<RawValue>> = Vec::new();
         let mut timestamp = query.timestamp;
@@ -240,7 +241,13 @@ impl Chat {
             let page = fold(self.upstream.messages(room, &page).await?, Vec::new()).messages;
             let reached = page.last().map(|message| message.place.0);
             let progress = reached.is_some_and(|reached| timestamp.is_none_or(|before| reached > before));
-            found.extend(page.into_iter().map(|message| message.json));
+            // The raw events of the log follow, so what it has must not come from here too.
+            let in_log = |message: &Message| wanted == Wanted::Raw && floor.seq > 0 && message.place.0 > floor.ts;
+            found.extend(
+                page.into_iter()
+                    .filter(|message| !in_log(message))
+                    .map(|message| message.json),
+            );
             complete = !query.newer || !progress || reached.is_some_and(|reached| reached >= floor.ts);
             if complete || found.len() >= PREVIOUS_MAX {
                 break;

@@ -55,7 +55,10 @@ impl Keys {
 
     /// Result of an earlier post with this `cid`.
     pub fn idempotency(self, room: &RoomId, user: &UserId, cid: &str) -> String {
-        self.room_key(room, &format!("idem:{user}:{cid}"))
+        // All three may hold colons: with two of them escaped, no two of these keys are the same.
+        let escape = |text: &str| text.replace('%', "%25").replace(':', "%3A");
+        let (user, cid) = (escape(user.as_str()), escape(cid));
+        format!("rc:{{p{}}}:idem:{room}:{user}:{cid}", self.partition(room.as_str()))
     }
 
     /// Channel of the room's live events.
@@ -185,6 +188,17 @@ mod tests {
         }
         assert_eq!(room_of_channel(&keys.live(&room)), Some("room:1:live"));
         assert_eq!(room_of_channel(CONTROL), None);
+    }
+
+    #[test]
+    fn a_cid_of_one_user_is_never_taken_for_that_of_another() {
+        let keys = Keys::new(1);
+        let key = |room: &str, user: &str, cid: &str| {
+            keys.idempotency(&RoomId::new(room).unwrap(), &UserId::new(user).unwrap(), cid)
+        };
+        assert_ne!(key("r", "u", "1:x"), key("r", "u:1", "x"));
+        assert_ne!(key("r", "u", "x"), key("r:u", "u", "x"));
+        assert_ne!(key("r", "u%3A1", "x"), key("r", "u:1", "x"));
     }
 
     #[test]

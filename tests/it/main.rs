@@ -12,5 +12,6 @@ mod handshake;
 mod membership;
 mod outage;
 mod repair;
+mod scripts;
 mod support;
 mod terminal;

@@ -4,6 +4,7 @@
 -- `master_replid` changes on every restart and failover, so a tail that was lost there is always announced.
 -- EPOCHS_MAX bounds the list of (epoch, first seq): older cursors are answered "cannot be proven".
 local EPOCHS_MAX = 16
+local META_TTL_MS = 30 * 24 * 3600 * 1000     -- longer than the log, so that seq goes on
 
 local function now_ms(time)
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -32,6 +33,8 @@ local function open_room(log, meta)
     while #list > EPOCHS_MAX do table.remove(list, 1) end
     room.epochs = table.concat(list, ',')
     redis.call('HSET', meta, 'boot', boot, 'epoch', room.epoch, 'epochs', room.epochs)
+    -- also a room that is only ever read is forgotten; a life that is set already, a tombstone's, stays
+    if redis.call('PTTL', meta) < 0 then redis.call('PEXPIRE', meta, META_TTL_MS) end
   end
   return room
 end

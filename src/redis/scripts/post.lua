@@ -12,7 +12,6 @@
 -- Event JSON is never decoded: the server's fields are appended to the prefix.
 -- All checks that can fail come before the first write of an event.
 local LOG_TTL_MS = 7 * 24 * 3600 * 1000       -- an idle log expires; the archive has it
-local META_TTL_MS = 30 * 24 * 3600 * 1000     -- longer than the log, so that seq goes on
 local ACTIVE_MS = 60000                       -- how long a room counts as active
 local GONE_MAX = 20000                        -- deleted ids remembered, as many as the log holds
 local TRIM_SLACK = 256                        -- trim in steps, not on every event
@@ -34,12 +33,15 @@ if waiting == 0 and backlog ~= 0 then
   redis.call('DEL', archive_bytes)
   backlog = 0
 end
+for n = 8, #KEYS do redis.call('STRLEN', KEYS[n]) end
 local room = open_room(log, meta)
 
 local function authorise(target, user, authority)
   if redis.call('ZSCORE', gone, target) then return 'not_found' end
   local ts, seq = string.match(target, '^(%d+)-(%d+)$')
-  if not ts or #ts > 15 or #seq > 15 then return authority == 'checked' and 'ok' or 'elsewhere' end
+  if not ts or #ts > 15 or #seq > 15 or string.find(ts, '^0.') or string.find(seq, '^0.') then
+    return authority == 'checked' and 'ok' or 'elsewhere'
+  end
   if tonumber(seq) <= room.floor_seq then return authority == 'checked' and 'ok' or 'elsewhere' end
   local entry = redis.call('XRANGE', log, target, target)[1]
   if not entry then return 'not_found' end
@@ -85,6 +87,11 @@ for n = 1, count do
         .. ',"epoch":"' .. room.epoch .. '"' .. (target ~= '' and (',"rev":' .. seq) or '') .. '}'
       redis.call('XADD', log, position, 'k', kind, 'u', user, 'p', room.epoch, 't', trace, 'e', json)
       redis.call('HSET', meta, 'seq', seq, 'ts', ts)
+      if room.len == 0 then
+        -- the log had expired: from now on meta alone says that what it held is below the floor
+        redis.call('HSET', meta, 'floor_seq', string.format('%d', room.floor_seq),
+          'floor_ts', string.format('%d', room.floor_ts))
+      end
       redis.call('XADD', archive, '*', 'r', room_id, 's', seq, 'e', json)
       backlog = redis.call('INCRBY', archive_bytes, #json + ENTRY_BYTES)
       if kind == 'delete' then

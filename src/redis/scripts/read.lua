@@ -8,6 +8,7 @@
 --       { position, kind, epoch, JSON }. An order of `desc` with `more` means that older ones were left out.
 local REVIVE_MS = 10000   -- a tombstone younger than this may be news that the room service's answer has not seen
 local PAGE = 100          -- entries fetched at once, so that the byte limit bounds the work
+local LAST_ID = '18446744073709551615-18446744073709551615'   -- Redis knows no interval above it
 
 local log, meta = KEYS[1], KEYS[2]
 local bound, value, order = ARGV[1], ARGV[2], ARGV[3]
@@ -26,7 +27,7 @@ end
 
 local lower
 if bound == 'none' then lower = '-'
-elseif bound == 'id' then lower = '(' .. value
+elseif bound == 'id' then lower = value == LAST_ID and '+' or '(' .. value
 elseif bound == 'time' then lower = string.format('%d', tonumber(value) + 1)
 elseif bound == 'seq' then lower = after_seq(log, room, tonumber(value))
 else return redis.error_reply('ERR read: unknown bound') end

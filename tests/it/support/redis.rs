@@ -7,23 +7,34 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
+use super::until;
+
 /// A private server on a free port; its data survives a restart, not the test.
 pub struct TestRedis {
     port: u16,
+    /// The bus port of a cluster of one.
+    cluster: Option<u16>,
     folder: tempfile::TempDir,
     child: Option<Child>,
 }
 
 impl TestRedis {
     pub async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        Self::start_as(None).await
+    }
+
+    /// A cluster of one server, which has all slots.
+    pub async fn start_cluster() -> Self {
+        let redis = Self::start_as(Some(free_port().await)).await;
+        redis.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+        redis.serves_slots().await;
+        redis
+    }
+
+    async fn start_as(cluster: Option<u16>) -> Self {
         let mut redis = Self {
-            port,
+            port: free_port().await,
+            cluster,
             folder: tempfile::tempdir().unwrap(),
             child: None,
         };
@@ -31,8 +42,25 @@ impl TestRedis {
         redis
     }
 
+    async fn serves_slots(&self) {
+        until("the cluster serves its slots", Duration::from_secs(10), || async {
+            let info = self.cli(&["CLUSTER", "INFO"]).await;
+            info.iter().any(|line| line.trim() == "cluster_state:ok")
+        })
+        .await;
+    }
+
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        let scheme = if self.cluster.is_some() {
+            "redis-cluster"
+        } else {
+            "redis"
+        };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Ends the server as a crash would.
@@ -44,6 +72,10 @@ impl TestRedis {
 
     /// Starts the server again with what it had on disk.
     pub async fn resume(&mut self) {
+        let cluster = self.cluster.map(|port| {
+            // A server that has met no other does not know its own address.
+            format!("--cluster-enabled yes --cluster-port {port} --cluster-announce-ip 127.0.0.1")
+        });
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args([
@@ -54,6 +86,7 @@ impl TestRedis {
                 "--enable-debug-command",
                 "local",
             ])
+            .args(cluster.iter().flat_map(|options| options.split(' ')))
             .arg("--dir")
             .arg(self.folder.path())
             .stdin(Stdio::null())
@@ -103,4 +136,9 @@ impl TestRedis {
         members.sort();
         members
     }
+}
+
+async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().port()
 }
