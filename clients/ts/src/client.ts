@@ -27,6 +27,8 @@ export interface ClientEvents {
   lost: [{ roomID: string }];
   /** A page has been delivered, as `event`s or as one `reset`. */
   synced: [Page];
+  /** A room is joined on this connection: what is sent there goes out at once. */
+  joined: [{ roomID: string }];
   /** A room cannot be joined, and is not tried again by itself. */
   closed: [{ roomID: string; code: string; message: string }];
   /** A message is stored. */
@@ -66,7 +68,10 @@ export class RoomcastClient extends Emitter<ClientEvents> {
     this.#rooms = new Rooms(this.#link, {
       event: (event) => this.#deliver(event, true),
       page: (page) => this.#page(page),
-      joined: (roomID) => this.#sender.joined(roomID),
+      joined: (roomID) => {
+        this.emit('joined', { roomID });
+        this.#sender.joined(roomID);
+      },
       closed: (roomID, { code, message }) => {
         this.emit('closed', { roomID, code, message });
         this.#sender.fail(roomID, { code, message });
@@ -207,8 +212,8 @@ export class RoomcastClient extends Emitter<ClientEvents> {
       if (lost) this.emit('lost', { roomID });
       this.#timelines.get(roomID)?.reset(events);
       this.#sender.forgetAcked(roomID);
-      this.emit('reset', { roomID, events, lost });
       for (const event of events) this.#sender.seen(event);
+      this.emit('reset', { roomID, events, lost });
     } else {
       for (const event of events) this.#deliver(event, false);
     }
@@ -217,8 +222,9 @@ export class RoomcastClient extends Emitter<ClientEvents> {
 
   #deliver(event: RoomEvent, live: boolean): void {
     this.#timelines.get(event.roomID)?.apply(event);
-    this.emit('event', event, { live });
+    // First, so that nobody sees a message both arrived and on its way.
     this.#sender.seen(event);
+    this.emit('event', event, { live });
   }
 }
 

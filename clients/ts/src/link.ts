@@ -33,12 +33,15 @@ export type LinkOptions = {
   | { socket: Socket }
 );
 
-/** What becomes of the connection. `retryAt` is Unix ms; `exact` tells whether the server named it. */
+/**
+ * What becomes of the connection. `retryAt` is Unix ms; `exact` tells whether the server named it, `network` whether it
+ * did so before it knew who asks.
+ */
 export type ConnectionState =
   | { kind: 'connecting'; url: string }
   | { kind: 'online'; url: string }
   | { kind: 'waiting'; url: string; code: string; message: string; retryAt: number }
-  | { kind: 'blocked'; url: string; code: string; message: string; retryAt: number; exact: boolean }
+  | { kind: 'blocked'; url: string; code: string; message: string; retryAt: number; exact: boolean; network: boolean }
   | { kind: 'ended'; url: string; code: string; message: string }
   | { kind: 'closed'; url: string };
 
@@ -192,32 +195,35 @@ export class Link {
   #disconnected(): void {
     this.#on.offline();
     const notice = this.#notice;
-    if (notice) this.#refuse({ ok: false, code: notice.code, message: notice.message }, notice.blockedForMs, true);
-    else this.#retry({ ok: false, code: 'transport', message: 'the connection was lost' });
+    if (notice && isEnded(notice)) this.#end(notice);
+    else if (notice) this.#block(notice, notice.blockedForMs, false);
+    else this.#retry({ ok: false, code: 'lost', message: 'the connection was lost' });
   }
 
   async #refused(socket: Socket, error: Error): Promise<void> {
-    let reason = parseRefusal(error.message);
+    const refusal = parseRefusal(error.message);
+    let reason = refusal;
     if (!reason) {
       const { path = '/socket.io', extraHeaders = {} } = socket.io.opts;
       reason = await probe(this.url, `${path.replace(/\/$/, '')}/`, extraHeaders);
       if (this.#socket !== socket) return;
     }
-    this.#refuse(reason, reason.retryAfterMs, reason.code === 'blocked');
+    if (isEnded(reason)) this.#end(reason);
+    else if (reason.code === 'blocked') this.#block(reason, reason.retryAfterMs, !refusal);
+    else this.#retry(reason);
   }
 
-  #refuse(reason: Failure, retryAfterMs: number | undefined, isBlock: boolean): void {
-    if (isEnded(reason)) {
-      this.#become({ kind: 'ended', url: this.url, code: reason.code, message: reason.message });
-    } else if (isBlock) {
-      // All nodes know of a block: the same one is asked again. A notice says more than the refusals after it.
-      const { code, message } = this.#notice ?? reason;
-      const after = (retryAfterMs ?? BLOCK_LOOK_MS) + BLOCK_MARGIN_MS;
-      this.#later(after);
-      this.#become({ kind: 'blocked', url: this.url, code, message, retryAt: Date.now() + after, exact: retryAfterMs !== undefined });
-    } else {
-      this.#retry(reason);
-    }
+  #end({ code, message }: Notice): void {
+    this.#become({ kind: 'ended', url: this.url, code, message });
+  }
+
+  /** All nodes know of a block: the same one is asked again. A notice says more than the refusals after it. */
+  #block(reason: Notice, retryAfterMs: number | undefined, network: boolean): void {
+    const { code, message } = this.#notice ?? reason;
+    const after = (retryAfterMs ?? BLOCK_LOOK_MS) + BLOCK_MARGIN_MS;
+    this.#later(after);
+    const retryAt = Date.now() + after;
+    this.#become({ kind: 'blocked', url: this.url, code, message, retryAt, exact: retryAfterMs !== undefined, network: network && !this.#notice });
   }
 
   /** Tries again: the same node after a lost connection, then the next one, ever more slowly. */

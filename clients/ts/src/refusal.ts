@@ -29,7 +29,7 @@ export const isEnded = ({ code, message }: { code: string; message: string }): b
 
 /** The client hides what was answered before the upgrade; asked once more, it can be read. */
 export async function probe(url: string, path: string, headers: Record<string, string>): Promise<Failure> {
-  const nobody: Failure = { ok: false, code: 'transport', message: 'the server cannot be reached' };
+  const nobody: Failure = { ok: false, code: 'unreachable', message: 'the server cannot be reached' };
   try {
     const answer = await fetch(`${new URL(path, url).href}?EIO=4&transport=polling`, { headers, signal: AbortSignal.timeout(PROBE_MS) });
     if (answer.ok) return nobody;
