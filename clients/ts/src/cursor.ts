@@ -118,7 +118,6 @@ export class RoomCursor {
   /** Asks for the first hole, if there is one and nobody has. */
   #settle(deliver: RoomEvent[]): Step {
     if (!this.#at) return { deliver };
-    for (const seq of this.#held.keys()) if (seq <= this.#at.seq) this.#held.delete(seq);
     if (this.#filling || this.#held.size === 0) return { deliver };
     this.#filling = true;
     const from = this.#at.seq + 1;

@@ -29,7 +29,7 @@ test('a node killed under the writer: every message arrives once and in order', 
   const { room, writer, reader } = await pair(t);
   const sent = numbers(200).map((message) => writer.send(room, { message }));
   await within('a part is stored', sent[30]);
-  const again = await world.killNode(0);
+  t.after(await world.killNode(0));
   const receipts = await within('all are stored', Promise.all(sent), RECOVERY_MS);
   await until('the reader has all', () => reader.events.length >= 200);
   assert.deepEqual(reader.events.map(({ message }) => message), numbers(200));
@@ -38,20 +38,18 @@ test('a node killed under the writer: every message arrives once and in order', 
   assert.deepEqual(writer.events.map(({ message }) => message), numbers(200));
   assert.deepEqual(writer.pending(room), []);
   assert.equal(writer.all('lost').length, 0);
-  await again();
 });
 
-test('a node killed under the reader: it resumes elsewhere where it stood', async (t) => {
-  const { room, writer, reader } = await pair(t);
+for (const transport of ['websocket', 'polling']) test(`a node killed under the reader, over ${transport}: it resumes elsewhere where it stood`, async (t) => {
+  const { room, writer, reader } = await pair(t, { reader: { options: { transports: [transport] } } });
   const [first, second] = [numbers(20), numbers(60, 20)];
   await Promise.all(first.map((message) => writer.send(room, { message })));
   await until('the reader has the first', () => reader.events.length === 20);
-  const again = await world.killNode(1);
+  t.after(await world.killNode(1));
   await Promise.all(second.map((message) => writer.send(room, { message })));
   await until('the reader has the rest', () => reader.events.length >= 80, RECOVERY_MS);
   assert.deepEqual(reader.events.map(({ message }) => message), [...first, ...second]);
   assert.equal(reader.all('reset').length, 1, 'only the first join begins anew');
-  await again();
 });
 
 test('Redis killed and started again: what was written meanwhile waits and arrives once', async (t) => {
