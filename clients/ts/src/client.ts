@@ -1,9 +1,11 @@
 // A chat client that speaks protocol 2: every event of a room once and in order, every message sent until it is stored.
 
 import { Emitter } from './emitter.js';
-import { Link, type ConnectionState, type Credentials, type LinkOptions } from './link.js';
+import { Link, type ConnectionState, type LinkOptions } from './link.js';
 import { Outbox, type MessagePayload, type OutboxEntry } from './outbox.js';
-import { failure, isRoomEvent, RoomcastError, type Cursor, type Notice, type PageInfo, type Receipt, type RoomEvent, type RoomUpdate, type Tokens } from './protocol.js';
+import {
+  failure, isRoomEvent, RoomcastError, type Cursor, type Notice, type PageInfo, type Receipt, type RoomEvent, type RoomUpdate, type Tokens,
+} from './protocol.js';
 import { Rooms, type Page } from './rooms.js';
 import { Sender } from './sender.js';
 import { memoryStorage, type OutboxStorage } from './storage.js';
@@ -227,5 +229,3 @@ export class RoomcastClient extends Emitter<ClientEvents> {
     this.emit('event', event, { live });
   }
 }
-
-export type { Credentials };
