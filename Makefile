@@ -1,10 +1,11 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit e2e backend python browser release
+.PHONY: help packages client build demo test lint unit e2e ts backend python browser release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CLIENT := tests/e2e/node_modules/socket.io-client/dist/socket.io.esm.min.js
+HELPER := clients/ts
 VENV := $(TARGET)/venv
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
@@ -14,10 +15,16 @@ help: ## show this list
 packages:
 	@.ci/packages
 
-client: packages ## install the official Socket.IO client for the tests and the demo's page
+client: packages $(HELPER)/dist/index.js ## install the official Socket.IO client and build our helper, for the tests and the demo's page
 	@cd tests/e2e && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
-	@mkdir -p src/web/vendor
+	@mkdir -p src/web/vendor/roomcast
 	@cmp -s $(CLIENT) src/web/vendor/socket.io.js || cp $(CLIENT) src/web/vendor/socket.io.js
+	@for file in $(HELPER)/dist/*.js; do cmp -s $$file src/web/vendor/roomcast/$${file##*/} || cp $$file src/web/vendor/roomcast/; done
+
+$(HELPER)/dist/index.js: $(HELPER)/package-lock.json $(HELPER)/tsconfig.json $(wildcard $(HELPER)/src/*.ts) | packages
+	@cd $(HELPER) && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
+	@cd $(HELPER) && npm run --silent build
+	@touch $@
 
 build: packages client ## build roomcast, the client for the demo's page included
 	$(CARGO) build --bin roomcast
@@ -39,6 +46,10 @@ endif
 e2e: build ## end-to-end tests with the official client
 	node tests/e2e/run.mjs --binary $(TARGET)/debug/roomcast
 
+ts: build ## the TypeScript helper: types, unit tests, and tests against two nodes
+	@cd $(HELPER) && npm run --silent check
+	@cd $(HELPER) && ROOMCAST_E2E_BINARY=$(abspath $(TARGET))/debug/roomcast npm run --silent test
+
 browser: build ## the demo's page in a headless Chromium
 	@.ci/packages browser
 	@cd tests/browser && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
@@ -58,7 +69,7 @@ backend: build $(VENV)/.installed ## the services on SQLite and PostgreSQL, and 
 python: build $(VENV)/.installed ## the whole event table with python-socketio
 	$(VENV)/bin/python tests/python/smoke.py $(TARGET)/debug/roomcast
 
-test: lint unit e2e backend python browser ## everything CI runs
+test: lint unit e2e ts backend python browser ## everything CI runs
 
 release: packages client ## build the optimised program
 	$(CARGO) build --release --bin roomcast

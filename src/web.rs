@@ -7,8 +7,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::config::Config;
 
-/// The official Socket.IO client; empty where the build had none.
-const CLIENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/socket.io.js"));
+/// Path and content of the official Socket.IO client and of our helper; empty where the build had none.
+const VENDOR: &[(&str, &[u8])] = &include!(concat!(env!("OUT_DIR"), "/vendor.rs"));
+/// What the page cannot do without.
+const NEEDED: [&str; 2] = ["/vendor/socket.io.js", "/vendor/roomcast/index.js"];
 const JS: &str = "text/javascript; charset=utf-8";
 /// Browsers keep a copy and ask whether it still holds: a new build shows at the next load.
 const CACHE: HeaderValue = HeaderValue::from_static("no-cache");
@@ -16,7 +18,7 @@ const CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 /// Path, type and content of every file.
 macro_rules! files {
     ($($path:literal $kind:expr, $file:literal;)+) => {
-        [$(($path, $kind, include_bytes!(concat!("web/", $file)).as_slice()),)+ ("/vendor/socket.io.js", JS, CLIENT)]
+        [$(($path, $kind, include_bytes!(concat!("web/", $file)).as_slice()),)+]
     };
 }
 
@@ -58,7 +60,7 @@ impl Page {
         };
         let files = files
             .into_iter()
-            .filter(|(_, _, content)| !content.is_empty())
+            .chain(VENDOR.iter().map(|(path, content)| (*path, JS, *content)))
             .filter_map(|(path, kind, content)| {
                 let etag = HeaderValue::from_str(&format!("\"{:.16x}\"", Sha256::digest(content))).ok()?;
                 Some(File {
@@ -116,7 +118,7 @@ impl Page {
         serde_json::json!({
             "backend": reachable(&self.backend, headers),
             "nodes": nodes,
-            "client": !CLIENT.is_empty(),
+            "client": NEEDED.iter().all(|needed| VENDOR.iter().any(|(path, _)| path == needed)),
         })
     }
 

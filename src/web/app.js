@@ -37,15 +37,16 @@ function fail(title, text) {
 
 async function enter(session) {
   let io;
+  let roomcast;
   try {
-    ({ io } = await import('./vendor/socket.io.js'));
+    [{ io }, roomcast] = await Promise.all([import('./vendor/socket.io.js'), import('./vendor/roomcast/index.js')]);
   } catch {
     fail('The page did not load completely', 'The node may be restarting. Reload this page.');
     return;
   }
   byId('me').replaceChildren(avatar(session.user.username), h('span', { class: 'me-name' }, session.user.username));
   show('app');
-  chat = new Chat({ io, config, session, onEnded: (reason) => leave(reason) });
+  chat = new Chat({ io, roomcast, config, session, onEnded: (reason) => leave(reason) });
 }
 
 /** Back to the login; with a reason when nobody asked for it. */

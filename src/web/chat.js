@@ -5,7 +5,7 @@ import { Connection } from './connection.js';
 import { announce, byId } from './dom.js';
 import { Messages } from './messages.js';
 import { Room } from './rooms.js';
-import { loadMarks, save, saveMark } from './session.js';
+import { loadMarks, outboxOf, save, saveMark } from './session.js';
 import { Sidebar, renderPeople } from './sidebar.js';
 import { Status } from './status.js';
 import { explain, plural } from './words.js';
@@ -18,13 +18,9 @@ const MEMBER_RETRY_MS = 6_000;
 /** After a failure, older messages are not asked for again before this. */
 const OLDER_RETRY_MS = 5_000;
 
-const randomId = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, '0')).join('');
-
 export class Chat {
-  constructor({ io, config, session, onEnded }) {
+  constructor({ io, roomcast, config, session, onEnded }) {
     Object.assign(this, { session, onEnded, me: session.user.platformid, rooms: new Map(), open: undefined });
-    const marks = loadMarks(session.user);
-    for (const id of session.rooms ?? []) this.#room(id).readTs = marks[id];
     this.status = new Status({ onRetry: () => this.connection.open() });
     this.sidebar = new Sidebar({ onOpen: (room) => this.show(room) });
     this.messages = new Messages({
@@ -32,22 +28,22 @@ export class Chat {
       onOlder: () => this.#older(),
       onEdit: (message) => this.#startEdit(message),
       onDelete: (message) => this.#askDelete(message),
-      onRetry: (wish) => this.#post(this.open, wish),
-      onDiscard: (wish) => {
-        this.open.pending = this.open.pending.filter((one) => one !== wish);
-        this.#draw(this.open);
-      },
+      // Whatever becomes of it is told by the events.
+      onRetry: (wish) => this.client.retry(wish.cid),
+      onDiscard: (wish) => this.client.discard(wish.cid),
       onRead: () => this.#read(),
     });
     this.composer = new Composer({
       onSend: (text) => this.#send(text),
-      onEdit: (message, text) => this.#change('editMessage', { roomID: message.roomID, id: message.id, message: text }),
+      onEdit: (message, text) => this.#change(() => this.client.edit(message.roomID, message.id, { message: text })),
       onLast: () => this.#last(),
       onProblem: (text) => this.status.problem(text),
     });
     this.connection = new Connection({
       io,
+      roomcast,
       nodes: config.nodes,
+      storage: roomcast.webStorage(sessionStorage, outboxOf(session.user)),
       auth: () => ({
         accessToken: this.session.accessToken,
         refreshToken: this.session.refreshToken,
@@ -55,14 +51,18 @@ export class Chat {
         username: this.session.user.username,
       }),
       on: {
-        online: () => this.#joinAll(),
-        event: (name, ...args) => this.#event(name, args),
         state: (state) => {
           if (state.kind === 'ended') this.onEnded(state.text);
           else this.status.show(state, this.connection);
         },
       },
     });
+    this.client = this.connection.client;
+    this.#listen();
+    const marks = loadMarks(session.user);
+    for (const id of session.rooms ?? []) this.#room(id).readTs = marks[id];
+    // Each one goes before those named earlier; the open room comes last, so it is the first.
+    [...this.rooms.keys()].slice(0, JOINED_MAX).reverse().forEach((id) => this.client.join(id));
     document.addEventListener('visibilitychange', () => this.#read());
     byId('people-toggle').addEventListener('click', () => this.#togglePeople());
     byId('people-close').addEventListener('click', () => this.#togglePeople(false));
@@ -81,7 +81,7 @@ export class Chat {
   }
 
   #room(id) {
-    if (!this.rooms.has(id)) this.rooms.set(id, new Room(id));
+    if (!this.rooms.has(id)) this.rooms.set(id, new Room(id, this.client));
     return this.rooms.get(id);
   }
 
@@ -99,7 +99,7 @@ export class Chat {
     if (focus) this.composer.focus();
     this.#read();
     this.sidebar.render(this.rooms, room);
-    if (!room.joined && this.connection?.isOnline) this.#join(room);
+    if (!room.joined) this.client.join(room.id);
   }
 
   #draw(room) {
@@ -116,90 +116,65 @@ export class Chat {
     if (had) this.sidebar.render(this.rooms, room);
   }
 
-  /** After every (re)connection: what was missed comes as the answer to the joins, the open room's first. */
-  #joinAll() {
-    const rooms = [this.open, ...this.rooms.values()].filter((room, at, all) => room && all.indexOf(room) === at);
-    rooms.forEach((room) => { room.joined = false; });
-    rooms.filter((room) => !room.closed).slice(0, JOINED_MAX).forEach((room) => this.#join(room));
+  #listen() {
+    const { client } = this;
+    client.on('synced', (page) => this.#synced(page));
+    client.on('joined', ({ roomID }) => this.#joined(this.#room(roomID)));
+    client.on('closed', (closed) => this.#closed(this.#room(closed.roomID), closed));
+    client.on('event', (event, { live }) => live && this.#event(this.#room(event.roomID), event));
+    client.on('pending', ({ roomID }) => this.#draw(this.#room(roomID)));
+    client.on('roomUpdate', (update) => this.#roomUpdate(update));
+    client.on('tokens', (tokens) => { this.session = save({ ...this.session, ...tokens }); });
+    client.on('problem', (problem) => this.status.problem(explain(problem)));
   }
 
-  async #join(room, again = true) {
-    const { socket } = this.connection;
-    const answer = await this.connection.ask('join', { roomID: room.id, lastmessage: room.cursor });
-    if (socket !== this.connection.socket) return;
-    room.joined = answer.ok;
-    if (answer.ok) {
-      room.problem = undefined;
-      room.closed = false;
-      // An empty answer names no room: the ack after it does.
-      room.synced = true;
-      room.readTs ??= room.cursor ?? 0;
-      room.pending.filter(({ problem }) => !problem).forEach((wish) => this.#post(room, wish));
-    } else if (again && (answer.code === 'not_member' || answer.retryAfterMs)) {
-      setTimeout(() => socket === this.connection.socket && this.#join(room, false), answer.retryAfterMs ?? MEMBER_RETRY_MS);
-    } else if (answer.code !== 'offline') {
-      room.problem = explain(answer);
-      // Knocking again and again at a room that is not ours would get us blocked.
-      room.closed = answer.code === 'not_member' || answer.code === 'room_gone';
-      if (room === this.open) this.status.problem(room.problem);
+  #joined(room) {
+    Object.assign(room, { problem: undefined, closed: false, knocked: false });
+    this.#draw(room);
+  }
+
+  #closed(room, reason) {
+    if (reason.code === 'not_member' && !room.knocked) {
+      // Once more; but knocking again and again at a room that is not ours would get us blocked.
+      room.knocked = true;
+      setTimeout(() => this.client.join(room.id), MEMBER_RETRY_MS);
+      return;
+    }
+    room.problem = explain(reason);
+    room.closed = true;
+    if (room === this.open) this.status.problem(room.problem);
+    this.#draw(room);
+  }
+
+  /** A join has brought what was missed. */
+  #synced(page) {
+    const room = this.#room(page.roomID);
+    const missed = room.page(page, this.me);
+    if (room === this.open && missed.length) {
+      announce(`${plural(missed.length, 'message', 'messages')} came while you were away`);
+      this.messages.arrived(missed.length);
     }
     this.#draw(room);
     this.#read();
   }
 
-  #event(name, [payload]) {
-    switch (name) {
-      case 'previousMessages': return this.#previous(payload);
-      case 'message': return this.#message(payload);
-      case 'editMessage': return this.#changed(payload, (room) => room.edit(payload));
-      case 'deleteMessage': return this.#changed(payload, (room) => {
-        if (this.composer.editing?.id === payload.id) this.composer.stopEdit();
-        if (room.remove(payload) && room === this.open && payload.platformid !== this.me) announce(`${payload.username} deleted a message`);
-      });
-      case 'roomUpdate': return this.#roomUpdate(payload);
-      case 'token:refresh':
-        this.session = save({ ...this.session, ...payload });
-        return undefined;
-      case 'errorMessage': return this.status.problem(explain(payload));
-      default: return undefined;
-    }
-  }
-
-  #previous(messages) {
-    for (const [id, batch] of Object.entries(Object.groupBy(messages, ({ roomID }) => roomID))) {
-      const room = this.#room(id);
-      const missed = room.previous(batch, this.me);
-      room.synced = true;
-      if (room === this.open && missed.length) {
-        announce(`${plural(missed.length, 'message', 'messages')} came while you were away`);
-        this.messages.arrived(missed.length);
+  #event(room, event) {
+    const mine = event.platformid === this.me;
+    room.note(event);
+    if (event.kind === 'delete') {
+      room.news.delete(event.id);
+      if (this.composer.editing?.id === event.id) this.composer.stopEdit();
+      if (room === this.open && !mine) announce(`${event.username} deleted a message`);
+    } else if (event.kind !== 'edit') {
+      if (!mine) {
+        room.news.add(event.id);
+        if (room === this.open) {
+          this.messages.arrived(1);
+          announce(`${event.username}: ${event.message}`);
+        }
       }
-      this.#draw(room);
+      if (room !== this.open || this.messages.end) room.trim();
     }
-    this.#read();
-  }
-
-  #message(message) {
-    const room = this.#room(message.roomID);
-    room.note(message);
-    const isNew = room.put(message);
-    const mine = message.platformid === this.me;
-    if (isNew && !mine) {
-      room.unread += 1;
-      if (room === this.open) {
-        this.messages.arrived(1);
-        announce(`${message.username}: ${message.message}`);
-      }
-    }
-    if (room !== this.open || this.messages.end) room.trim();
-    this.#draw(room);
-    this.#read();
-  }
-
-  #changed(change, act) {
-    const room = this.rooms.get(change.roomID);
-    if (!room) return;
-    act(room);
     this.#draw(room);
     this.#read();
   }
@@ -214,7 +189,7 @@ export class Chat {
     room.problem = room.closed ? explain({ code: 'room_gone' }) : undefined;
     if (isNew && !room.closed) {
       this.session = save({ ...this.session, rooms: [...this.rooms.keys()] });
-      this.#join(room);
+      this.client.join(roomID);
     }
     if (room === this.open) renderPeople(room, this.me);
     this.#draw(room);
@@ -225,43 +200,32 @@ export class Chat {
     const [oldest] = room.messages;
     if (room.loading || room.atStart || !oldest || !room.joined || Date.now() < room.olderFrom) return;
     room.loading = true;
-    const answer = await this.connection.ask('loadMoreMessages_for_room', { roomId: room.id, timestamp: oldest.ts });
+    try {
+      const page = await this.client.older(room.id, oldest.ts);
+      room.atStart = page.length === 0;
+    } catch (problem) {
+      room.olderFrom = Date.now() + OLDER_RETRY_MS;
+      if (problem.code !== 'offline') this.status.problem(explain(problem));
+    }
     room.loading = false;
-    if (Array.isArray(answer)) room.older(answer);
-    else room.olderFrom = Date.now() + OLDER_RETRY_MS;
-    if (!Array.isArray(answer) && answer.code !== 'offline') this.status.problem(explain(answer));
     if (room === this.open) this.messages.render(room);
   }
 
+  /** It waits in the outbox until the server has it, also when this page is loaded anew. */
   #send(message) {
-    const wish = { cid: randomId(), message };
-    this.open.pending.push(wish);
     // Who answers has read what was new; what comes after an interruption is marked then.
     this.open.missed = undefined;
     this.messages.end = true;
-    this.#post(this.open, wish);
+    this.client.send(this.open.id, { message }).catch((problem) => problem.code === 'outbox_full' && this.status.problem(explain(problem)));
     this.#draw(this.open);
   }
 
-  /** Sends, or sends again: the `cid` keeps a second arrival from being a second message. */
-  async #post(room, wish) {
-    wish.problem = undefined;
-    this.#draw(room);
-    // Without a connection it waits, and goes out after the join.
-    if (!room.joined || !this.connection.isOnline) return;
-    const answer = await this.connection.ask('message', { roomID: room.id, message: wish.message, cid: wish.cid });
-    if (answer.ok || answer.code === 'offline') {
-      // The message itself comes to everybody, its author too; a repeated one does not.
-      if (answer.ok && answer.dup) room.pending = room.pending.filter((one) => one !== wish);
-    } else {
-      wish.problem = explain(answer);
+  async #change(act) {
+    try {
+      await act();
+    } catch (problem) {
+      this.status.problem(explain(problem));
     }
-    this.#draw(room);
-  }
-
-  async #change(event, payload) {
-    const answer = await this.connection.ask(event, payload);
-    if (!answer.ok) this.status.problem(explain(answer));
   }
 
   /** One's newest message, unless that is still on its way: an older one is not what was meant. */
@@ -292,7 +256,7 @@ export class Chat {
   #delete() {
     const { doomed } = this;
     this.doomed = undefined;
-    if (byId('delete-dialog').returnValue === 'delete' && doomed) this.#change('deleteMessage', { roomID: doomed.roomID, id: doomed.id });
+    if (byId('delete-dialog').returnValue === 'delete' && doomed) this.#change(() => this.client.delete(doomed.roomID, doomed.id));
   }
 
   #togglePeople(open = byId('people').hidden) {

@@ -1,7 +1,7 @@
 // The messages of the open room: drawn by key, so that what has not changed stays where it is.
 
 import { avatar, byId, h, iconButton } from './dom.js';
-import { dayOf, plural, timeOf } from './words.js';
+import { dayOf, explain, plural, timeOf } from './words.js';
 
 /** Messages of one person that follow within this time share a head. */
 const GROUP_MS = 5 * 60_000;
@@ -137,7 +137,7 @@ export class Messages {
     }
     for (const wish of room.pending) {
       const head = before?.platformid !== this.me;
-      parts.push({ key: `wish ${wish.cid}`, look: `${head} ${wish.problem}`, draw: () => this.#pending(wish, head) });
+      parts.push({ key: `wish ${wish.cid}`, look: `${head} ${wish.problem?.code}`, draw: () => this.#pending(wish, head) });
       before = { platformid: this.me };
     }
     return parts;
@@ -163,8 +163,8 @@ export class Messages {
   #pending(wish, head) {
     return h('li', { class: `message mine pending${head ? ' head' : ''}${wish.problem ? ' failed' : ''}`, tabindex: '-1' },
       h('div', { class: 'body' },
-        h('div', { class: 'bubble-row' }, h('div', { class: 'bubble' }, h('span', { class: 'text' }, wish.message))),
-        h('div', { class: 'fate' }, wish.problem ? `Not sent. ${wish.problem} ` : 'Sending…',
+        h('div', { class: 'bubble-row' }, h('div', { class: 'bubble' }, h('span', { class: 'text' }, wish.payload.message))),
+        h('div', { class: 'fate' }, wish.problem ? `Not sent. ${explain(wish.problem)} ` : 'Sending…',
           wish.problem && h('button', { type: 'button', class: 'link', onclick: () => this.onRetry(wish) }, 'Try again'),
           wish.problem && ' ',
           wish.problem && h('button', { type: 'button', class: 'link', onclick: () => this.onDiscard(wish) }, 'Discard'))));

@@ -30,8 +30,9 @@ export async function login(backend, username) {
 }
 
 /** Ends the session at the backend too; best effort. */
-export function logout(backend, { refreshToken }) {
+export function logout(backend, { refreshToken, user }) {
   sessionStorage.removeItem(SESSION);
+  sessionStorage.removeItem(outboxOf(user));
   fetch(`${backend}/logout`, {
     method: 'POST',
     keepalive: true,
@@ -47,6 +48,9 @@ export function save(session) {
   sessionStorage.setItem(SESSION, JSON.stringify(session));
   return session;
 }
+
+/** Where messages wait that were not sent yet: in this tab, by user. */
+export const outboxOf = (user) => `roomcast.outbox.${user.platformid}`;
 
 const marksOf = (user) => `roomcast.read.${user.platformid}`;
 

@@ -17,6 +17,9 @@ const CODES = {
   auth_unavailable: 'Logins cannot be checked right now. Nothing is wrong with yours.',
   too_many_rooms: 'You are in more rooms than can be asked about at once.',
   no_answer: 'The server did not answer in time.',
+  expired: 'There was no connection for too long, so it is not certain whether this arrived.',
+  outbox_full: 'Too many messages wait to be sent already.',
+  protocol: 'This server is too old for this page.',
   offline: 'There is no connection right now. Try again when it is back.',
 };
 
@@ -25,41 +28,41 @@ export function explain({ code, message } = {}) {
   return CODES[code] ?? (message ? `The server says: ${message}` : 'Something went wrong.');
 }
 
-/** Why a handshake was refused: what it means, and whether waiting helps. */
-export function explainRefusal(text) {
-  switch (text) {
-    case "you're banned":
-      return {
-        kind: 'blocked',
-        title: 'You are blocked for the moment',
-        text: 'This login, or the network you are in, did something that the server does not allow. Blocks end by themselves.',
-      };
-    case 'Invalid refresh token':
-      return { kind: 'ended', text: 'Your login belongs to somebody else. Log in again.' };
-    case 'Token refresh failed':
-      return { kind: 'ended', text: 'Your login has ended. Log in again.' };
-    case 'auth_unavailable':
-      return { kind: 'waiting', text: 'Logins cannot be checked right now. Nothing is wrong with yours.' };
-    default:
-      return { kind: 'waiting', text: `The server refused the connection: ${text}` };
+const ENDED = {
+  'Invalid refresh token': 'Your login belongs to somebody else. Log in again.',
+  'Token refresh failed': 'Your login has ended. Log in again.',
+};
+const WAITING = {
+  lost: 'The connection was lost.',
+  unreachable: 'The node does not answer.',
+  auth_unavailable: 'Logins cannot be checked right now. Nothing is wrong with yours.',
+  rate_limited: 'Too many connections come from your network right now.',
+  draining: 'This node is being restarted.',
+  origin: 'This node does not accept connections from this page’s address.',
+};
+
+/** A state of the connection: what it means, and whether waiting helps. */
+export function explainState({ kind, code, message, retryAt, exact, network }) {
+  switch (kind) {
+    case 'waiting': return { kind, retryAt, reason: WAITING[code] ?? `The server says: ${message}` };
+    case 'ended': return { kind, text: ENDED[message] ?? message };
+    case 'blocked': return { kind, retryAt, exact, ...explainBlock({ code, message, network }) };
+    default: return { kind };
   }
 }
 
-/** The same for a refusal before the connection, an HTTP status with a JSON body. */
-export function explainStatus(status, { code, message } = {}) {
-  if (code === 'origin') {
-    return { kind: 'waiting', text: 'This node does not accept connections from this page’s address.' };
-  }
-  if (status === 403) {
+function explainBlock({ code, message, network }) {
+  if (network) {
     return {
-      kind: 'blocked',
       title: 'This network is blocked for the moment',
       text: 'Something in the network you are in connected in a way that the server does not allow. Blocks end by themselves.',
     };
   }
-  if (status === 429) return { kind: 'waiting', text: 'Too many connections come from your network right now.' };
-  if (code === 'draining') return { kind: 'waiting', text: 'This node is being restarted.' };
-  return { kind: 'waiting', text: message ? `The server says: ${message}` : 'The server is not ready yet.' };
+  // Anything but the plain refusal of a handshake is a notice, which says why.
+  const text = code === 'blocked'
+    ? 'This login, or the network you are in, did something that the server does not allow. Blocks end by themselves.'
+    : message;
+  return { title: 'You are blocked for the moment', text };
 }
 
 /** `in 5 s`, `in 2 min`. */

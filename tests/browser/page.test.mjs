@@ -209,6 +209,31 @@ test('a killed node: the page says so, and what was missed comes once', async (t
   await world.startNode(world.nodes[0], world.nodes);
 });
 
+test('a message written while offline survives a reload and arrives once', async (t) => {
+  const [ann, ben] = await pair(t, 'railway', ['Tara', 'Umar']);
+  const tunnel = await ben.tunnel();
+  await ben.page.reload();
+  await ben.online(world.nodes[1]);
+  await ben.say('There is a tunnel ahead');
+  await ann.reads('There is a tunnel ahead');
+  await tunnel.enter();
+  await ben.sees('#reconnecting', 'Reconnecting…');
+  await ben.say('written in the tunnel');
+  await ben.sees('.fate', 'Sending…');
+  await ben.page.reload();
+  await ben.sees('.pending .text', 'written in the tunnel');
+  await shoot(ben, 'offline');
+  assert.deepEqual(await ann.texts(), ['There is a tunnel ahead']);
+  tunnel.leave();
+  await ben.online(world.nodes[1]);
+  await ben.arrived();
+  await ben.say('light again');
+  for (const person of [ann, ben]) {
+    await person.reads('light again');
+    assert.deepEqual(await person.texts(), ['There is a tunnel ahead', 'written in the tunnel', 'light again']);
+  }
+});
+
 test('who is blocked sees why, and comes back by itself', async (t) => {
   const [ann, ben] = await pair(t, 'gate', ['Ada', 'Bert']);
   await ann.say('hello');

@@ -68,6 +68,26 @@ export class Person {
     return this.page.locator('.message').filter({ has: this.page.getByText(text, { exact: true }) });
   }
 
+  /** Between the page and every node a tunnel that lets nothing through while `closed`; it holds from the next load on. */
+  async tunnel() {
+    const tunnel = { closed: false, open: new Set() };
+    await this.page.routeWebSocket(/socket\.io/, (socket) => {
+      if (tunnel.closed) {
+        socket.close();
+        return;
+      }
+      socket.connectToServer();
+      tunnel.open.add(socket);
+    });
+    await this.page.route(/socket\.io\/\?/, (route) => (tunnel.closed ? route.abort() : route.continue()));
+    tunnel.enter = async () => {
+      tunnel.closed = true;
+      for (const socket of tunnel.open) await socket.close();
+    };
+    tunnel.leave = () => { tunnel.closed = false; };
+    return tunnel;
+  }
+
   /** Another client under the same login, as the page keeps it. */
   async double(node) {
     const session = JSON.parse(await this.page.evaluate(() => sessionStorage.getItem('roomcast.session')));
