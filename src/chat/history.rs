@@ -341,8 +341,15 @@ impl Chat {
         })
     }
 
-    /// Raw events by number, for a protocol-2 client that sees a gap.
-    pub async fn gap(&self, room: &RoomId, from: Seq, to: Seq) -> Result<Vec<Box<RawValue>>, ChatError> {
+    /// Raw events by number, for a protocol-2 client that sees a gap. Numbers that `epoch` does not have any more, because
+    /// its tail was lost, are not found: another event may stand there now.
+    pub async fn gap(
+        &self,
+        room: &RoomId,
+        epoch: Option<Epoch>,
+        from: Seq,
+        to: Seq,
+    ) -> Result<Vec<Box<RawValue>>, ChatError> {
         let count = usize::try_from(to.saturating_sub(from))
             .unwrap_or(usize::MAX)
             .saturating_add(1)
@@ -357,7 +364,11 @@ impl Chat {
                 false,
             )
             .await?;
-        if from <= page.floor.seq {
+        if page.deleted {
+            return Err(ChatError::RoomGone);
+        }
+        let provable = epoch.is_none_or(|epoch| epoch == page.epoch || is_provable(&page, &epoch, to));
+        if from <= page.floor.seq || !provable {
             return Err(ChatError::NotFound);
         }
         Ok(page

@@ -47,7 +47,10 @@ struct AuthPayload {
 /// Why a handshake is refused: the text for old clients and the code for new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
+    /// A block that has just begun, or a login that was ended.
     Banned,
+    /// A block of before, and how long it still lasts.
+    StillBanned(Duration),
     InvalidRefreshToken,
     RefreshFailed,
     Unavailable,
@@ -56,7 +59,7 @@ enum Refusal {
 impl Refusal {
     fn text(self) -> &'static str {
         match self {
-            Self::Banned => "you're banned",
+            Self::Banned | Self::StillBanned(_) => "you're banned",
             Self::InvalidRefreshToken => "Invalid refresh token",
             Self::RefreshFailed => "Token refresh failed",
             Self::Unavailable => "auth_unavailable",
@@ -66,13 +69,14 @@ impl Refusal {
     fn code(self) -> &'static str {
         match self {
             Self::Unavailable => "auth_unavailable",
-            Self::Banned | Self::InvalidRefreshToken | Self::RefreshFailed => "blocked",
+            Self::Banned | Self::StillBanned(_) | Self::InvalidRefreshToken | Self::RefreshFailed => "blocked",
         }
     }
 
     fn retry_after(self, block: Duration) -> Duration {
         match self {
             Self::Unavailable => RETRY_AFTER,
+            Self::StillBanned(left) => left,
             Self::Banned | Self::InvalidRefreshToken | Self::RefreshFailed => block,
         }
     }
@@ -145,8 +149,8 @@ struct Admitted {
 async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2: bool) -> Result<Verified, Refusal> {
     // The connection may be older than the block, and a session may be tried again and again.
     let block = app.guard.blocked_address(client.address).await;
-    if block.map_err(|_| Refusal::Unavailable)?.is_some() {
-        return Err(Refusal::Banned);
+    if let Some(block) = block.map_err(|_| Refusal::Unavailable)? {
+        return Err(Refusal::StillBanned(block.left));
     }
     let text = |value: &serde_json::Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let fields = (
@@ -202,7 +206,10 @@ async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2
         .is_revoked(&identity)
         .await
         .map_err(|_| Refusal::Unavailable)?;
-    if blocked.is_some() || revoked {
+    if let Some(block) = blocked {
+        return Err(Refusal::StillBanned(block.left));
+    }
+    if revoked {
         return Err(Refusal::Banned);
     }
     let rotated = refreshed.as_ref().and_then(|(_, rotated)| rotated.clone());

@@ -277,6 +277,10 @@ async fn load_more_pages_exactly() {
         page(json!({"roomId": "room-0", "type": "gap", "epoch": acks[0]["epoch"], "from": 7, "to": 9})).await,
         range(7, 9)
     );
+    // Numbers of an epoch that is not this room's may stand for other events.
+    let foreign = json!({"roomId": "room-0", "type": "gap", "epoch": "00000000-1", "from": 7, "to": 9});
+    let refused = client.emit_ack("loadMoreMessages_for_room", &foreign).await.unwrap();
+    assert_eq!(refused[0]["code"], "not_found", "{refused:?}");
     assert_eq!(page(json!({"roomId": "room-0"})).await, range(71, 120));
 }
 

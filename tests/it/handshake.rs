@@ -298,3 +298,22 @@ async fn refresh_token_event_is_limited_by_address_on_every_node() {
         .unwrap();
     assert!((1..=60).contains(&ttl), "{ttl}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocked_client_of_protocol_2_is_told_how_long_the_block_still_lasts() {
+    let world = World::with(1, &[("GUARD_BLOCK", "30s")]).await;
+    let mut proto2 = auth(0);
+    proto2["proto"] = json!(2);
+    // The login is used under another name: its user is blocked, not the address.
+    refused(&world, "127.0.1.1", with(auth(0), "username", json!("somebody"))).await;
+    let retry_after = async || {
+        let message: Value = serde_json::from_str(&refused(&world, "127.0.1.1", proto2.clone()).await).unwrap();
+        assert_eq!(message["code"], "blocked");
+        message["retryAfterMs"].as_u64().unwrap()
+    };
+    assert!(retry_after().await <= 30_000);
+    until("the block runs down", Duration::from_secs(5), || async {
+        retry_after().await <= 28_000
+    })
+    .await;
+}

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::Event;
 use crate::chat::payload::Payload;
 use crate::chat::{ChatError, SYNC_MAX_ROOMS, SyncRequest};
-use crate::model::{Identity, RoomId};
+use crate::model::{Epoch, Identity, RoomId};
 use crate::socket::protocol::{PreviousInfo, SyncedMessages, event};
 use crate::socket::{Session, Socket};
 
@@ -145,7 +145,8 @@ pub async fn load_more(session: &Arc<Session>, event: &Event) -> Result<Vec<Box<
         let missing = |name: &str| ChatError::BadPayload(format!("`{name}` is missing"));
         let from = payload.number("from")?.ok_or_else(|| missing("from"))?;
         let to = payload.number("to")?.ok_or_else(|| missing("to"))?;
-        return app.chat.gap(&room, from, to).await;
+        let epoch = payload.text("epoch")?.map(|epoch| Epoch::from(&*epoch));
+        return app.chat.gap(&room, epoch, from, to).await;
     }
     let cursor = match payload.cursor("timestamp")? {
         Some(cursor) => Some(cursor),
