@@ -1,6 +1,7 @@
 //! Everything that is said to Redis; the only user of fred.
 
 mod adapter;
+mod address;
 mod archive;
 mod blocks;
 mod bus;
@@ -11,6 +12,7 @@ mod keys;
 mod log;
 mod membership;
 mod script;
+mod sharded;
 
 pub use adapter::{Adapter, AdapterLink};
 pub use archive::ArchiveEntry;

@@ -121,7 +121,7 @@ impl Tasks {
         let channels: Vec<String> = rooms.iter().map(|room| self.keys.live(room)).collect();
         if self.clustered {
             for group in by_tag(channels) {
-                self.client.ssubscribe(group).await?;
+                super::sharded::subscribe(&self.client, group).await?;
             }
         } else {
             self.client.subscribe(channels).await?;
