@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use fred::prelude::*;
 use fred::socket2::TcpKeepalive;
+use fred::types::InfoKind;
 use fred::types::config::{TcpConfig, UnresponsiveConfig};
-use fred::types::{InfoKind, RespVersion};
 
+use super::address::server_config;
 use super::keys::Keys;
 use super::script::Scripts;
 use super::{Bus, RedisError};
@@ -47,22 +48,14 @@ struct Settings {
 impl Redis {
     /// Prepares the connections and starts to connect; goes on trying for ever.
     pub fn start(config: &Config) -> Result<Self, ConfigError> {
-        let bad = |error: fred::error::Error| {
-            ConfigError::new(
-                "REDIS_URL",
-                format!("is not usable: {}", error.details()),
-                "use an address such as redis://host:6379",
-            )
-        };
-        let mut redis_config = fred::types::config::Config::from_url(config.redis_url.expose()).map_err(bad)?;
-        redis_config.version = RespVersion::RESP3;
-        // The first connection may come late: a node waits for Redis, unready.
-        redis_config.fail_fast = false;
+        let redis_config = server_config(config)?;
         let connection = ConnectionConfig {
             connection_timeout: Duration::from_secs(2),
             internal_command_timeout: Duration::from_secs(2),
             // A retry could run a script twice: the callers decide.
             max_command_attempts: 1,
+            // Followed by the callers too: with one attempt, fred ends the connection's task for good on an ASK.
+            max_redirections: 0,
             max_command_buffer_len: MAX_WAITING_CALLS,
             unresponsive: UnresponsiveConfig {
                 max_timeout: Some(Duration::from_secs(6)),
@@ -109,26 +102,48 @@ impl Redis {
         }
     }
 
-    /// Refuses a server that may throw away keys, or that cannot do what is needed.
+    /// Refuses servers that may throw away keys, and a cluster under the address of a single server.
     pub async fn check_server(&self) -> Result<(), ConfigError> {
-        let info: String = match self.clients[0].info(Some(InfoKind::Memory)).await {
-            Ok(info) => info,
-            // Not being reachable is no misconfiguration; the caller asks again after the next connection.
-            Err(_) => return Ok(()),
-        };
-        let policy = info
-            .lines()
-            .find_map(|line| line.strip_prefix("maxmemory_policy:"))
-            .unwrap_or("noeviction")
-            .trim();
-        if policy == "noeviction" {
+        // Not being reachable is no misconfiguration; the caller asks again after the next connection.
+        let Ok(infos) = self.primaries_info(None).await else {
             return Ok(());
+        };
+        for info in infos {
+            let field = |name: &str| {
+                info.lines()
+                    .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                    .map(str::trim)
+            };
+            if field("cluster_enabled") == Some("1") && !self.is_clustered() {
+                return Err(ConfigError::new(
+                    "REDIS_URL",
+                    "the server is a node of a cluster",
+                    "use redis-cluster://host:port, or rediss-cluster:// with TLS",
+                ));
+            }
+            let policy = field("maxmemory_policy").unwrap_or("noeviction");
+            if policy != "noeviction" {
+                return Err(ConfigError::new(
+                    "REDIS_URL",
+                    format!("the server has maxmemory-policy {policy} and would silently throw away messages"),
+                    "set `maxmemory-policy noeviction` on every server",
+                ));
+            }
         }
-        Err(ConfigError::new(
-            "REDIS_URL",
-            format!("the server has maxmemory-policy {policy} and would silently throw away messages"),
-            "set `maxmemory-policy noeviction` on the server",
-        ))
+        Ok(())
+    }
+
+    /// What every primary says about itself.
+    pub(super) async fn primaries_info(&self, section: Option<InfoKind>) -> Result<Vec<String>, RedisError> {
+        let client = self.any()?;
+        if !self.is_clustered() {
+            return Ok(vec![client.info(section).await?]);
+        }
+        let mut infos = Vec::new();
+        for server in client.active_connections() {
+            infos.push(client.with_cluster_node(server).info(section.clone()).await?);
+        }
+        Ok(infos)
     }
 
     /// The connection of a room: calls of one room keep their order.

@@ -4,6 +4,10 @@ use fred::prelude::*;
 use fred::types::scripts::Script;
 
 use super::RedisError;
+use super::error::is_redirection;
+
+/// Redirections followed by one call: a slot moves once, and its new owner may be replaced at that moment.
+const MOVES_MAX: u32 = 2;
 
 macro_rules! source {
     ($name:literal) => {
@@ -36,12 +40,28 @@ impl Scripts {
     }
 }
 
-/// Calls a script, loading it where the server does not have it.
+/// Calls a script, sending its text where the server does not have it.
+///
+/// A cluster node that does not own the keys refuses without doing anything, and the answer brings fred's routing up to
+/// date: the call is sent once more, before anything that its caller says later. fred's own `evalsha_with_reload` loads the
+/// script into a node of its choice.
 pub(super) async fn call<R: FromValue>(
     script: &Script,
     client: &Client,
     keys: Vec<String>,
     args: Vec<Value>,
 ) -> Result<R, RedisError> {
-    Ok(script.evalsha_with_reload(client, keys, args).await?)
+    let mut moves = 0;
+    loop {
+        let mut result: Result<R, Error> = client.evalsha(script.sha1().clone(), keys.clone(), args.clone()).await;
+        if let (Err(error), Some(lua)) = (&result, script.lua())
+            && error.details().starts_with("NOSCRIPT")
+        {
+            result = client.eval(lua.clone(), keys.clone(), args.clone()).await;
+        }
+        match result {
+            Err(error) if is_redirection(&error) && moves < MOVES_MAX => moves += 1,
+            result => return Ok(result?),
+        }
+    }
 }
