@@ -8,6 +8,7 @@ mod chat;
 mod delivery;
 mod handshake;
 mod membership;
+mod modes;
 mod outage;
 mod support;
 mod terminal;
