@@ -1,6 +1,7 @@
 //! A Redis of the test's own, in each form that can be deployed.
 
 mod certificates;
+mod cluster;
 mod server;
 
 use std::time::Duration;
@@ -122,19 +123,6 @@ impl TestRedis {
         redis
     }
 
-    pub fn topology(&self) -> Topology {
-        self.topology
-    }
-
-    /// Whether a test that is about one server cannot run here; says so.
-    pub fn skips(&self, reason: &str) -> bool {
-        let skipped = matches!(self.topology, Topology::Cluster | Topology::Sentinel);
-        if skipped {
-            println!("skipped on {:?}: {reason}", self.topology);
-        }
-        skipped
-    }
-
     /// The settings of a node that uses it.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
         let nodes = |servers: &[Server]| {
@@ -236,53 +224,14 @@ impl TestRedis {
         primaries
     }
 
-    /// The primary that owns a key, by index.
-    pub async fn primary_of(&self, key: &str) -> usize {
-        for index in self.primaries().await {
-            let answer = self.servers[index].cli(&["TYPE", key]).await;
-            if !answer.concat().starts_with("MOVED") {
-                return index;
-            }
-        }
-        panic!("nobody owns {key}");
-    }
-
     /// One of the servers.
     pub async fn cli_of(&self, index: usize, command: &[&str]) -> Vec<String> {
         self.servers[index].cli(command).await
     }
 
-    /// The replica of a primary, by index.
-    pub async fn replica_of(&self, primary: usize) -> usize {
-        let port = self.servers[primary].port.to_string();
-        for (index, server) in self.servers.iter().enumerate() {
-            let role = server.cli(&["ROLE"]).await;
-            if role.first().is_some_and(|role| role == "slave") && role[2] == port {
-                return index;
-            }
-        }
-        panic!("{port} has no replica");
-    }
-
     /// Ends one of the servers, as a crash would.
     pub async fn kill_one(&mut self, index: usize) {
         self.servers[index].kill().await;
-    }
-
-    async fn create_cluster(&self) {
-        let addresses: Vec<String> = self
-            .servers
-            .iter()
-            .map(|server| format!("127.0.0.1:{}", server.port))
-            .collect();
-        let mut command = vec!["--cluster", "create"];
-        command.extend(addresses.iter().map(String::as_str));
-        command.extend(["--cluster-replicas", "1", "--cluster-yes"]);
-        let output = self.servers[0].cli(&command).await;
-        assert!(
-            output.iter().any(|line| line.contains("All 16384 slots covered")),
-            "{output:?}"
-        );
     }
 
     /// Waits until every server knows its place.
