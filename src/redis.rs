@@ -11,6 +11,7 @@ mod error;
 mod keys;
 mod log;
 mod membership;
+mod primaries;
 mod script;
 mod sharded;
 

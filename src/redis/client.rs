@@ -6,10 +6,12 @@ use std::time::Duration;
 use fred::prelude::*;
 use fred::socket2::TcpKeepalive;
 use fred::types::InfoKind;
-use fred::types::config::{TcpConfig, UnresponsiveConfig};
+use fred::types::config::{Server, ServerConfig, TcpConfig, UnresponsiveConfig};
+use fred::util::redis_keyslot;
 
 use super::address::server_config;
 use super::keys::Keys;
+use super::primaries::Primaries;
 use super::script::Scripts;
 use super::{Bus, RedisError};
 use crate::config::{Config, ConfigError};
@@ -37,6 +39,8 @@ pub struct Redis {
     /// Key names of this deployment.
     pub keys: Keys,
     settings: Arc<Settings>,
+    /// On a cluster: the connections for rooms.
+    pub(super) primaries: Option<Arc<Primaries>>,
 }
 
 struct Settings {
@@ -73,15 +77,23 @@ impl Redis {
             connection,
             timeout: *config.redis_timeout,
         });
-        let clients: Arc<[Client]> = (0..CONNECTIONS).map(|_| settings.client(COMMAND_CAPACITY)).collect();
+        let clustered = settings.config.server.is_clustered();
+        // On a cluster the rooms have connections of their own.
+        let connections = if clustered { 1 } else { CONNECTIONS };
+        let clients: Arc<[Client]> = (0..connections).map(|_| settings.client(COMMAND_CAPACITY)).collect();
         for client in clients.iter() {
             let _connection = client.connect();
         }
+        let primaries = clustered.then(|| {
+            let settings = settings.clone();
+            Primaries::start(clients[0].clone(), Box::new(move |server| settings.client_of(server)))
+        });
         Ok(Self {
             clients,
             scripts: Arc::new(Scripts::new()),
             keys: Keys::new(config.partitions),
             settings,
+            primaries,
         })
     }
 
@@ -99,6 +111,9 @@ impl Redis {
     pub async fn wait_connected(&self) {
         for client in self.clients.iter() {
             connected(client).await;
+        }
+        if let Some(primaries) = &self.primaries {
+            primaries.wait_connected().await;
         }
     }
 
@@ -147,8 +162,16 @@ impl Redis {
     }
 
     /// The connection of a room: calls of one room keep their order.
-    pub(super) fn for_room(&self, room: &RoomId) -> Result<&Client, RedisError> {
-        self.ready(&self.clients[usize::from(self.keys.partition(room.as_str())) % self.clients.len()])
+    pub(super) fn for_room(&self, room: &RoomId) -> Result<Client, RedisError> {
+        match &self.primaries {
+            Some(primaries) => primaries.client(redis_keyslot(self.keys.live(room).as_bytes()), self.lane(room)),
+            None => self.ready(&self.clients[self.lane(room) % self.clients.len()]).cloned(),
+        }
+    }
+
+    /// What decides among several connections to the server of a room.
+    pub(super) fn lane(&self, room: &RoomId) -> usize {
+        usize::from(self.keys.partition(room.as_str()))
     }
 
     /// A connection for calls that belong to no room.
@@ -198,10 +221,25 @@ impl Redis {
         for client in self.clients.iter() {
             let _closed = client.quit().await;
         }
+        if let Some(primaries) = &self.primaries {
+            primaries.close().await;
+        }
     }
 }
 
 impl Settings {
+    /// A connection to one server of the cluster.
+    fn client_of(&self, server: &Server) -> Client {
+        let mut config = self.config.clone();
+        config.server = ServerConfig::Centralized { server: server.clone() };
+        Client::new(
+            config,
+            Some(performance(self.timeout, COMMAND_CAPACITY)),
+            Some(self.connection.clone()),
+            Some(reconnect_policy()),
+        )
+    }
+
     fn client(&self, capacity: usize) -> Client {
         Client::new(
             self.config.clone(),

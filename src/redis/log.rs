@@ -5,7 +5,6 @@ use std::time::Duration;
 use fred::prelude::*;
 use serde_json::value::RawValue;
 
-use super::script::call;
 use super::{Redis, RedisError};
 use crate::model::{Epoch, EventKind, Position, RoomEvent, RoomId, Seq, UnixMs, UserId};
 
@@ -202,7 +201,7 @@ impl Redis {
             args.push(format!("{:016x}", draft.hash).into());
             args.push(draft.trace.as_str().into());
         }
-        let answer: Vec<Value> = call(&self.scripts.post, self.for_room(room)?, key_names, args).await?;
+        let answer: Vec<Value> = self.call_for_room(room, &self.scripts.post, key_names, args).await?;
         let posted: Option<Vec<Posted>> = answer.into_iter().skip(1).map(read_posted).collect();
         match posted {
             Some(posted) if posted.len() == drafts.len() => Ok(posted),
@@ -234,7 +233,7 @@ impl Redis {
             if exists { "1" } else { "0" }.into(),
         ];
         let key_names = vec![self.keys.log(room), self.keys.meta(room)];
-        let answer: Vec<Value> = call(&self.scripts.read, self.for_room(room)?, key_names, args).await?;
+        let answer: Vec<Value> = self.call_for_room(room, &self.scripts.read, key_names, args).await?;
         read_page(answer).ok_or(RedisError::Unexpected("read"))
     }
 
@@ -256,7 +255,9 @@ impl Redis {
         let partition = keys.partition(room.as_str());
         let key_names = vec![keys.log(room), keys.meta(room), keys.gone(room), keys.active(partition)];
         let args = vec![room.as_str().into(), millis(TOMBSTONE_TTL)];
-        let _done: Value = call(&self.scripts.delete_room, self.for_room(room)?, key_names, args).await?;
+        let _done: Value = self
+            .call_for_room(room, &self.scripts.delete_room, key_names, args)
+            .await?;
         Ok(())
     }
 }

@@ -3,8 +3,9 @@
 use fred::prelude::*;
 use fred::types::scripts::Script;
 
-use super::RedisError;
 use super::error::is_redirection;
+use super::{Redis, RedisError};
+use crate::model::RoomId;
 
 /// Redirections followed by one call: a slot moves once, and its new owner may be replaced at that moment.
 const MOVES_MAX: u32 = 2;
@@ -40,11 +41,10 @@ impl Scripts {
     }
 }
 
-/// Calls a script, sending its text where the server does not have it.
+/// Calls a script that belongs to no room.
 ///
 /// A cluster node that does not own the keys refuses without doing anything, and the answer brings fred's routing up to
-/// date: the call is sent once more, before anything that its caller says later. fred's own `evalsha_with_reload` loads the
-/// script into a node of its choice.
+/// date: the call is sent once more, before anything that its caller says later.
 pub(super) async fn call<R: FromValue>(
     script: &Script,
     client: &Client,
@@ -53,15 +53,44 @@ pub(super) async fn call<R: FromValue>(
 ) -> Result<R, RedisError> {
     let mut moves = 0;
     loop {
-        let mut result: Result<R, Error> = client.evalsha(script.sha1().clone(), keys.clone(), args.clone()).await;
-        if let (Err(error), Some(lua)) = (&result, script.lua())
-            && error.details().starts_with("NOSCRIPT")
-        {
-            result = client.eval(lua.clone(), keys.clone(), args.clone()).await;
-        }
-        match result {
+        match send(script, client, keys.clone(), args.clone()).await {
             Err(error) if is_redirection(&error) && moves < MOVES_MAX => moves += 1,
             result => return Ok(result?),
         }
+    }
+}
+
+impl Redis {
+    /// Calls a script of a room; on a cluster at the primary that has the room, and where it has moved to.
+    pub(super) async fn call_for_room<R: FromValue>(
+        &self,
+        room: &RoomId,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<Value>,
+    ) -> Result<R, RedisError> {
+        let Some(primaries) = &self.primaries else {
+            return call(script, &self.for_room(room)?, keys, args).await;
+        };
+        let mut moves = 0;
+        loop {
+            let client = self.for_room(room)?;
+            match send(script, &client, keys.clone(), args.clone()).await {
+                Err(error) if moves < MOVES_MAX && primaries.follow(&error, self.lane(room)).await => moves += 1,
+                result => return Ok(result?),
+            }
+        }
+    }
+}
+
+/// Sends a script's hash, or its text where the server does not have it. fred's own `evalsha_with_reload` would load it
+/// into a cluster node of its choice.
+async fn send<R: FromValue>(script: &Script, client: &Client, keys: Vec<String>, args: Vec<Value>) -> Result<R, Error> {
+    let result = client.evalsha(script.sha1().clone(), keys.clone(), args.clone()).await;
+    match (&result, script.lua()) {
+        (Err(error), Some(lua)) if error.details().starts_with("NOSCRIPT") => {
+            client.eval(lua.clone(), keys, args).await
+        }
+        _ => result,
     }
 }

@@ -96,6 +96,8 @@ impl TestRedis {
                 for server in &mut redis.servers {
                     server.arg("--cluster-enabled", "yes");
                     server.arg("--cluster-node-timeout", "2000");
+                    // By default the whole cluster refuses while one primary is away.
+                    server.arg("--cluster-require-full-coverage", "no");
                 }
             }
         }
