@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use roomcast::node::Node;
 use roomcast_load::client::Client;
 use serde_json::{Value, json};
 
-use crate::support::{TestRedis, Topology, World, send, until};
+use crate::support::{TestRedis, Topology, World, send, until, within};
 
 /// What the tests of behaviour cover on one server, once through on each other form.
 async fn chat_works_on(topology: Topology) {
@@ -97,6 +98,29 @@ async fn chat_works_on_valkey() {
         return;
     }
     chat_works_on(Topology::Valkey).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chat_works_over_a_socket_file() {
+    let redis = TestRedis::start_as(Topology::Standalone).await;
+    let address = format!("unix:{}", redis.socket_file().display());
+    let world = World::on(redis, 1, &[("REDIS_URL", &address)]).await;
+    let (client, _) = world.joined(0, 0, "room-0").await;
+    send(&client, "room-0", "hello").await;
+    assert_eq!(message(&client).await, "hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_node_under_a_plain_address_is_refused_with_the_cure() {
+    let redis = TestRedis::start_as(Topology::Cluster).await;
+    let address = redis.settings()[0].1.replace("redis-cluster://", "redis://");
+    let world = World::on(redis, 0, &[("REDIS_URL", &address)]).await;
+    let node = Node::start(world.config()).await.unwrap();
+    let error = within("the node gives up", node.ready()).await.unwrap_err().to_string();
+    assert!(
+        error.contains("REDIS_URL") && error.contains("redis-cluster://"),
+        "{error}"
+    );
 }
 
 /// Sends numbered messages until told to stop; those that were refused are sent again, under their `cid`.
@@ -195,7 +219,12 @@ async fn sentinel_failover_is_survived_and_nothing_is_missed_after_it() {
         assert_eq!(message(reader).await, "before");
     }
     let primary = world.redis.primaries().await[0];
-    world.redis.cli(&["WAIT", "1", "1000"]).await;
+    let log = log_of(&world, "room-0").await;
+    let replica = world.redis.replica_of(primary).await;
+    until("the replica has it", Duration::from_secs(5), || async {
+        world.redis.cli_of(replica, &["XLEN", &log]).await == ["1"]
+    })
+    .await;
     world.redis.kill_one(primary).await;
 
     let started = Instant::now();
@@ -211,8 +240,17 @@ async fn sentinel_failover_is_survived_and_nothing_is_missed_after_it() {
     assert!(took < Duration::from_secs(12), "{took:?}");
 
     // The new primary had all of it; its epoch says that a tail might have been lost.
-    let (late, previous) = world.joined(1, 12, "room-0").await;
-    assert_eq!(previous[0]["id"], before["id"], "{previous:?}");
+    until("the other node takes handshakes", Duration::from_secs(10), || async {
+        world.client(1, 16).connect().await.is_ok()
+    })
+    .await;
+    let late = world.connect(1, 12).await;
+    until("the other node serves as well", Duration::from_secs(10), || async {
+        late.emit_ack("join", &json!({"roomID": "room-0"})).await.unwrap()[0]["ok"] == true
+    })
+    .await;
+    let previous = late.expect("previousMessages").await.unwrap();
+    assert_eq!(previous[0][0]["id"], before["id"], "{previous:?}");
     for n in 0..20 {
         let after = send(&writer, "room-0", &format!("after {n}")).await;
         assert_ne!(after["epoch"], before["epoch"]);

@@ -4,6 +4,7 @@ mod certificates;
 mod cluster;
 mod server;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use self::certificates::Certificates;
@@ -154,6 +155,11 @@ impl TestRedis {
         settings
     }
 
+    /// The socket file of the first server.
+    pub fn socket_file(&self) -> PathBuf {
+        self.servers[0].folder().join("redis.sock")
+    }
+
     /// Ends every server that holds data, as a crash would.
     pub async fn kill(&mut self) {
         for server in &mut self.servers {
@@ -178,7 +184,7 @@ impl TestRedis {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     std::fs::remove_dir_all(path).unwrap();
-                } else if path.extension().is_none_or(|extension| extension == "rdb") {
+                } else if path.extension().is_some_and(|extension| extension == "rdb") {
                     std::fs::remove_file(path).unwrap();
                 }
             }

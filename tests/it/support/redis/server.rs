@@ -47,6 +47,7 @@ impl Server {
         }
         let folder = server.folder().display().to_string();
         server.arg("--dir", &folder);
+        server.arg("--unixsocket", "redis.sock");
         server
     }
 
