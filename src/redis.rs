@@ -2,6 +2,7 @@
 
 mod active;
 mod adapter;
+mod address;
 mod archive;
 mod blocks;
 mod bus;
@@ -12,7 +13,9 @@ mod error;
 mod keys;
 mod log;
 mod membership;
+mod primaries;
 mod script;
+mod sharded;
 
 pub use adapter::{Adapter, AdapterLink};
 pub use archive::ArchiveEntry;

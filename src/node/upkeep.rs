@@ -10,6 +10,8 @@ use crate::socket::{App, Inbox, Job, Live};
 
 /// The pace of everything here.
 const TICK: Duration = Duration::from_millis(500);
+/// A failover is over sooner, and a node that every other would follow into unreadiness helps nobody.
+const UNREADY_AFTER: Duration = Duration::from_secs(5);
 /// How often the node's liveness is renewed: several times within its life.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often counts are flushed and lists retried.
@@ -28,7 +30,7 @@ pub async fn keep(app: Arc<App>, health: Health) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut heartbeat, mut flushed, mut renewed) = (Instant::now(), Instant::now(), Instant::now());
-    let mut connected = true;
+    let (mut connected, mut changed) = (true, Instant::now());
     loop {
         ticks.tick().await;
         if app.crashed.load(std::sync::atomic::Ordering::Acquire) {
@@ -37,8 +39,13 @@ pub async fn keep(app: Arc<App>, health: Health) {
         let now_connected = app.redis.is_connected();
         if now_connected != connected {
             connected = now_connected;
+            changed = Instant::now();
             tracing::warn!(connected, "connection to Redis changed");
-            health.set("redis", if connected { Ok(()) } else { Err("not reachable") });
+        }
+        if connected {
+            health.set("redis", Ok(()));
+        } else if changed.elapsed() >= UNREADY_AFTER {
+            health.set("redis", Err("not reachable"));
         }
         app.deliver.sweep();
         // The frozen process is the dangerous one: liveness first, also right after an outage.

@@ -2,11 +2,16 @@
 //!
 //! Room traffic does not use it: one channel for the whole namespace would make every message cost every node.
 
+use std::time::Duration;
+
 use fred::clients::SubscriberClient;
 use fred::prelude::*;
+use fred::types::ClientState;
 use socketioxide::adapter::Emitter;
 use socketioxide_redis::drivers::fred::FredDriver;
 use socketioxide_redis::{FredAdapter, RedisAdapterConfig, RedisAdapterCtr};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::MissedTickBehavior;
 
 use super::Redis;
 
@@ -15,6 +20,9 @@ pub type Adapter = FredAdapter<Emitter>;
 
 /// Messages and answers of the adapter held until they are read; its own default drops under load.
 const STREAM_BUFFER: usize = 65_536;
+
+/// How often the adapter's subscriptions are made anew: a cluster drops them without a word when a slot moves.
+const RESUBSCRIBE_PERIOD: Duration = Duration::from_secs(5);
 
 /// The adapter's connection.
 pub struct AdapterLink(SubscriberClient);
@@ -35,9 +43,20 @@ impl Redis {
         // Started after the connection stands: before it there is nothing to subscribe anew.
         tokio::spawn(async move {
             let mut reconnects = subscriber.reconnect_rx();
-            while reconnects.recv().await.is_ok() {
+            let mut ticks = tokio::time::interval(RESUBSCRIBE_PERIOD);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    event = reconnects.recv() => if let Err(RecvError::Closed) = event { return },
+                    _ = ticks.tick() => {}
+                }
+                if matches!(subscriber.state(), ClientState::Disconnecting) {
+                    return;
+                }
                 for channel in subscriber.tracked_shard_channels() {
-                    if let Err(error) = subscriber.ssubscribe(channel.to_string()).await {
+                    if subscriber.is_connected()
+                        && let Err(error) = subscriber.ssubscribe(channel.to_string()).await
+                    {
                         tracing::warn!(%error, "adapter channel is not subscribed");
                     }
                 }

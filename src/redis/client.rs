@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dashmap::DashMap;
 use fred::prelude::*;
 use fred::socket2::TcpKeepalive;
-use fred::types::config::{Server, TcpConfig, UnresponsiveConfig};
-use fred::types::{InfoKind, RespVersion};
+use fred::types::InfoKind;
+use fred::types::config::{Server, ServerConfig, TcpConfig, UnresponsiveConfig};
 use fred::util::redis_keyslot;
 
+use super::address::server_config;
 use super::durability::{self, Commits, Replid};
 use super::keys::Keys;
+use super::primaries::Primaries;
 use super::script::Scripts;
 use super::{Bus, RedisError};
 use crate::config::{Config, ConfigError, Durability};
@@ -31,18 +34,29 @@ const ADAPTER_CAPACITY: usize = 4096;
 /// The same for connections that receive nothing.
 const COMMAND_CAPACITY: usize = 32;
 
+/// What a connection of a room is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To post: nothing large must be in the way.
+    Post,
+    /// Everything else.
+    Other,
+}
+
 /// The way to Redis; cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
     pub(super) clients: Arc<[Client]>,
-    /// The connections of posts: the same ones, unless posts are confirmed by replicas.
-    posts: Arc<[Client]>,
-    /// One for each of those; none where an answer is confirmation enough.
-    commits: Arc<[Commits]>,
     pub(super) scripts: Arc<Scripts>,
     /// Key names of this deployment.
     pub keys: Keys,
     settings: Arc<Settings>,
+    /// The connections of posts: the same as for the rest, unless replicas confirm them.
+    posts: Arc<[Client]>,
+    /// The confirmations of each connection that carries posts, by the connection's id.
+    commits: Arc<DashMap<String, Commits>>,
+    /// On a cluster: the connections for rooms.
+    pub(super) primaries: Option<Arc<Primaries>>,
 }
 
 struct Settings {
@@ -56,22 +70,14 @@ struct Settings {
 impl Redis {
     /// Prepares the connections and starts to connect; goes on trying for ever.
     pub fn start(config: &Config) -> Result<Self, ConfigError> {
-        let bad = |error: fred::error::Error| {
-            ConfigError::new(
-                "REDIS_URL",
-                format!("is not usable: {}", error.details()),
-                "use an address such as redis://host:6379",
-            )
-        };
-        let mut redis_config = fred::types::config::Config::from_url(config.redis_url.expose()).map_err(bad)?;
-        redis_config.version = RespVersion::RESP3;
-        // The first connection may come late: a node waits for Redis, unready.
-        redis_config.fail_fast = false;
+        let redis_config = server_config(config)?;
         let connection = ConnectionConfig {
             connection_timeout: Duration::from_secs(2),
             internal_command_timeout: Duration::from_secs(2),
             // A retry could run a script twice: the callers decide.
             max_command_attempts: 1,
+            // Followed by the callers too: with one attempt, fred ends the connection's task for good on an ASK.
+            max_redirections: 0,
             max_command_buffer_len: MAX_WAITING_CALLS,
             unresponsive: UnresponsiveConfig {
                 max_timeout: Some(Duration::from_secs(6)),
@@ -91,31 +97,34 @@ impl Redis {
             durability: config.durability,
             replicas: config.durability_replicas,
         });
+        let clustered = settings.config.server.is_clustered();
+        // On a cluster the rooms have connections of their own.
+        let connections = if clustered { 1 } else { CONNECTIONS };
         let connect = || -> Arc<[Client]> {
-            let clients: Arc<[Client]> = (0..CONNECTIONS).map(|_| settings.client(COMMAND_CAPACITY)).collect();
+            let clients: Arc<[Client]> = (0..connections).map(|_| settings.client(COMMAND_CAPACITY)).collect();
             for client in clients.iter() {
                 let _connection = client.connect();
             }
             clients
         };
         let clients = connect();
-        let (posts, commits) = if settings.durability == Durability::Replica {
-            let posts = connect();
-            // A WAIT must answer before its call times out.
-            let timeout = settings.timeout * 2 / 3;
-            let commit = |client: &Client| Commits::start(client.clone(), settings.replicas, timeout);
-            let commits = posts.iter().map(commit).collect();
-            (posts, commits)
+        let posts = if settings.durability == Durability::Replica && !clustered {
+            connect()
         } else {
-            (clients.clone(), Arc::default())
+            clients.clone()
         };
+        let primaries = clustered.then(|| {
+            let settings = settings.clone();
+            Primaries::start(clients[0].clone(), Box::new(move |server| settings.client_of(server)))
+        });
         Ok(Self {
             clients,
-            posts,
-            commits,
             scripts: Arc::new(Scripts::new()),
             keys: Keys::new(config.partitions),
             settings,
+            posts,
+            commits: Arc::default(),
+            primaries,
         })
     }
 
@@ -124,9 +133,13 @@ impl Redis {
         self.settings.config.server.is_clustered()
     }
 
-    /// Every connection for commands.
+    /// Every connection for commands, but those to the primaries of a cluster.
     fn connections(&self) -> impl Iterator<Item = &Client> {
-        let own = if self.commits.is_empty() { &[] } else { &*self.posts };
+        let own: &[Client] = if Arc::ptr_eq(&self.posts, &self.clients) {
+            &[]
+        } else {
+            &self.posts
+        };
         self.clients.iter().chain(own)
     }
 
@@ -140,83 +153,128 @@ impl Redis {
         for client in self.connections() {
             connected(client).await;
         }
+        if let Some(primaries) = &self.primaries {
+            primaries.wait_connected().await;
+        }
     }
 
-    /// Refuses a server that may throw away keys, or that cannot do what is needed.
+    /// Refuses servers that may throw away keys, and a cluster under the address of a single server.
     pub async fn check_server(&self) -> Result<(), ConfigError> {
-        let info: String = match self.clients[0].info(Some(InfoKind::Memory)).await {
-            Ok(info) => info,
-            // Not being reachable is no misconfiguration; the caller asks again after the next connection.
-            Err(_) => return Ok(()),
+        // Not being reachable is no misconfiguration; the caller asks again after the next connection.
+        let Ok(infos) = self.primaries_info(None).await else {
+            return Ok(());
         };
-        let policy = info
-            .lines()
-            .find_map(|line| line.strip_prefix("maxmemory_policy:"))
-            .unwrap_or("noeviction")
-            .trim();
-        if policy != "noeviction" {
-            return Err(ConfigError::new(
-                "REDIS_URL",
-                format!("the server has maxmemory-policy {policy} and would silently throw away messages"),
-                "set `maxmemory-policy noeviction` on the server",
-            ));
+        for info in infos {
+            let field = |name: &str| {
+                info.lines()
+                    .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                    .map(str::trim)
+            };
+            if field("cluster_enabled") == Some("1") && !self.is_clustered() {
+                return Err(ConfigError::new(
+                    "REDIS_URL",
+                    "the server is a node of a cluster",
+                    "use redis-cluster://host:port, or rediss-cluster:// with TLS",
+                ));
+            }
+            let policy = field("maxmemory_policy").unwrap_or("noeviction");
+            if policy != "noeviction" {
+                return Err(ConfigError::new(
+                    "REDIS_URL",
+                    format!("the server has maxmemory-policy {policy} and would silently throw away messages"),
+                    "set `maxmemory-policy noeviction` on every server",
+                ));
+            }
         }
+        self.check_durability().await
+    }
+
+    /// Refuses servers whose settings cannot keep what the durability level promises.
+    async fn check_durability(&self) -> Result<(), ConfigError> {
         if self.settings.durability == Durability::Memory {
             return Ok(());
         }
-        let mut settings = HashMap::new();
-        for name in durability::SETTINGS {
-            let found: HashMap<String, String> = self.clients[0].config_get(name).await.unwrap_or_default();
-            settings.extend(found);
-        }
-        durability::check(self.settings.durability, self.settings.replicas, &settings)
-    }
-
-    /// The partitions that each primary of a cluster holds, by their first one; `None` where one server has them all.
-    pub(super) fn partitions_by_primary(&self) -> Option<Vec<Vec<u16>>> {
-        if !self.is_clustered() {
-            return None;
-        }
-        let routing = self.clients[0].cached_cluster_state()?;
-        let mut groups: Vec<(&Server, Vec<u16>)> = Vec::new();
-        for partition in 0..self.keys.partitions() {
-            // A slot that nobody holds at the moment belongs to no primary's canary.
-            let Some(server) = routing.get_server(redis_keyslot(self.keys.active(partition).as_bytes())) else {
-                continue;
-            };
-            match groups.iter_mut().find(|(known, _)| *known == server) {
-                Some((_, partitions)) => partitions.push(partition),
-                None => groups.push((server, vec![partition])),
-            }
-        }
-        Some(groups.into_iter().map(|(_, partitions)| partitions).collect())
-            .filter(|groups: &Vec<_>| !groups.is_empty())
-    }
-
-    /// The connection of a room's posts: they keep their order.
-    pub(super) fn for_posts(&self, room: &RoomId) -> Result<&Client, RedisError> {
-        self.ready(&self.posts[self.lane(room)])
-    }
-
-    /// Waits until a post to the room, answered by a server with this history, counts as stored.
-    pub(super) async fn commit(&self, room: &RoomId, replid: Replid) -> Result<(), RedisError> {
-        let Some(commits) = self.commits.get(self.lane(room)) else {
-            return Ok(());
+        let Ok(client) = self.any() else { return Ok(()) };
+        let servers = if self.is_clustered() {
+            client.active_connections().into_iter().map(Some).collect()
+        } else {
+            vec![None]
         };
-        let slot = redis_keyslot(self.keys.log(room).as_bytes());
-        let routing = self.posts[self.lane(room)].cached_cluster_state();
-        let server = routing.and_then(|routing| routing.get_server(slot).cloned());
-        commits.wait(server, replid).await
+        for server in servers {
+            let mut settings: HashMap<String, String> = HashMap::new();
+            for name in durability::SETTINGS {
+                let answer = match &server {
+                    Some(server) => client.with_cluster_node(server).config_get(name).await,
+                    None => client.config_get(name).await,
+                };
+                settings.extend(answer.unwrap_or_else(|_| HashMap::new()));
+            }
+            durability::check(self.settings.durability, self.settings.replicas, &settings)?;
+        }
+        Ok(())
     }
 
-    /// Which of the connections serves a room.
-    fn lane(&self, room: &RoomId) -> usize {
-        usize::from(self.keys.partition(room.as_str())) % CONNECTIONS
+    /// What every primary says about itself.
+    pub(super) async fn primaries_info(&self, section: Option<InfoKind>) -> Result<Vec<String>, RedisError> {
+        let client = self.any()?;
+        if !self.is_clustered() {
+            return Ok(vec![client.info(section).await?]);
+        }
+        let mut infos = Vec::new();
+        for server in client.active_connections() {
+            infos.push(client.with_cluster_node(server).info(section.clone()).await?);
+        }
+        Ok(infos)
     }
 
-    /// The connection of a room: calls of one room keep their order.
-    pub(super) fn for_room(&self, room: &RoomId) -> Result<&Client, RedisError> {
-        self.ready(&self.clients[self.lane(room)])
+    /// The connection of a room: calls of one room for one purpose keep their order.
+    pub(super) fn for_room(&self, room: &RoomId, purpose: Purpose) -> Result<Client, RedisError> {
+        self.for_partition(self.keys.partition(room.as_str()), purpose)
+    }
+
+    /// The connection of a partition.
+    pub(super) fn for_partition(&self, partition: u16, purpose: Purpose) -> Result<Client, RedisError> {
+        let lane = usize::from(partition);
+        if let Some(primaries) = &self.primaries {
+            return primaries.client(redis_keyslot(self.keys.active(partition).as_bytes()), lane, purpose);
+        }
+        let clients = if purpose == Purpose::Post {
+            &self.posts
+        } else {
+            &self.clients
+        };
+        self.ready(&clients[lane % clients.len()]).cloned()
+    }
+
+    /// Waits until what was answered on this connection counts as stored. `replid`: the history of the answering server.
+    pub(super) async fn commit(&self, client: &Client, replid: Replid) -> Result<(), RedisError> {
+        if self.settings.durability != Durability::Replica {
+            return Ok(());
+        }
+        if !self.commits.contains_key(client.id()) {
+            // Connections to servers that are gone do not come back under their id.
+            self.commits.retain(|_, commits| commits.is_connected());
+        }
+        let wait = {
+            let commits = self.commits.entry(client.id().to_owned());
+            // A WAIT must answer before its call times out.
+            let timeout = self.settings.timeout * 2 / 3;
+            let start = || Commits::start(client.clone(), self.settings.replicas, timeout);
+            commits.or_insert_with(start).wait(replid)
+        };
+        wait.await
+    }
+
+    /// What decides among several connections to the server of a room.
+    pub(super) fn lane(&self, room: &RoomId) -> usize {
+        usize::from(self.keys.partition(room.as_str()))
+    }
+
+    /// The partitions that each primary of a cluster holds; `None` where one server has them all.
+    pub(super) fn partitions_by_primary(&self) -> Option<Vec<Vec<u16>>> {
+        let slots = (0..self.keys.partitions()).map(|partition| redis_keyslot(self.keys.active(partition).as_bytes()));
+        let groups = self.primaries.as_ref()?.group(slots.collect());
+        Some(groups).filter(|groups| !groups.is_empty())
     }
 
     /// A connection for calls that belong to no room.
@@ -260,10 +318,25 @@ impl Redis {
         for client in self.connections() {
             let _closed = client.quit().await;
         }
+        if let Some(primaries) = &self.primaries {
+            primaries.close().await;
+        }
     }
 }
 
 impl Settings {
+    /// A connection to one server of the cluster.
+    fn client_of(&self, server: &Server) -> Client {
+        let mut config = self.config.clone();
+        config.server = ServerConfig::Centralized { server: server.clone() };
+        Client::new(
+            config,
+            Some(performance(self.timeout, COMMAND_CAPACITY)),
+            Some(self.connection.clone()),
+            Some(reconnect_policy()),
+        )
+    }
+
     fn client(&self, capacity: usize) -> Client {
         Client::new(
             self.config.clone(),

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use fred::prelude::*;
 use fred::types::InfoKind;
-use fred::types::config::Server;
 use tokio::sync::{mpsc, oneshot};
 
 use super::RedisError;
@@ -38,34 +37,42 @@ impl Replid {
 }
 
 struct Wish {
-    /// Who must hold the write: on a cluster, each primary has a connection of its own.
-    server: Option<Server>,
     replid: Replid,
     done: oneshot::Sender<bool>,
 }
 
-/// Confirms what one client has written.
-pub(super) struct Commits(mpsc::UnboundedSender<Wish>);
+/// Confirms what one connection has written.
+pub(super) struct Commits {
+    client: Client,
+    wishes: mpsc::UnboundedSender<Wish>,
+}
 
 impl Commits {
     /// Starts to confirm writes of `client`: each must be on `replicas` replicas within `timeout`.
     pub fn start(client: Client, replicas: u32, timeout: Duration) -> Self {
         // Bounded by the posts under way: each waits for its wish.
         let (wishes, wished) = mpsc::unbounded_channel();
-        tokio::spawn(confirm(client, replicas, timeout, wished));
-        Self(wishes)
+        tokio::spawn(confirm(client.clone(), replicas, timeout, wished));
+        Self { client, wishes }
     }
 
-    /// Resolves when everything that was answered on the connection to `server` before is replicated.
+    /// Whether the connection stands.
+    pub fn is_connected(&self) -> bool {
+        self.client.is_connected()
+    }
+
+    /// Resolves when everything that was answered on the connection before is replicated.
     ///
-    /// [`RedisError::Uncertain`]: not in time, or by a server with another history than the one that answered.
-    pub async fn wait(&self, server: Option<Server>, replid: Replid) -> Result<(), RedisError> {
+    /// [`RedisError::Uncertain`]: not in time, or the server has another history than the one that answered.
+    pub fn wait(&self, replid: Replid) -> impl Future<Output = Result<(), RedisError>> + Send + use<> {
         let (done, confirmed) = oneshot::channel();
-        let wish = Wish { server, replid, done };
-        self.0.send(wish).map_err(|_| RedisError::Unavailable)?;
-        match confirmed.await {
-            Ok(true) => Ok(()),
-            _ => Err(RedisError::Uncertain("not replicated in time".to_owned())),
+        // A closed channel drops the wish, and with it the other end.
+        let _closed = self.wishes.send(Wish { replid, done });
+        async move {
+            match confirmed.await {
+                Ok(true) => Ok(()),
+                _ => Err(RedisError::Uncertain("not replicated in time".to_owned())),
+            }
         }
     }
 }
@@ -73,41 +80,21 @@ impl Commits {
 async fn confirm(client: Client, replicas: u32, timeout: Duration, mut wished: mpsc::UnboundedReceiver<Wish>) {
     let mut group = Vec::new();
     while wished.recv_many(&mut group, GROUP_MAX).await > 0 {
-        let mut by_server: HashMap<Option<Server>, Vec<Wish>> = HashMap::new();
+        let holder = replicated(&client, replicas, timeout).await;
         for wish in group.drain(..) {
-            by_server.entry(wish.server.clone()).or_default().push(wish);
+            let _gone = wish.done.send(holder.as_ref() == Some(&wish.replid));
         }
-        // Each on a connection of its own, so side by side.
-        futures::future::join_all(by_server.into_iter().map(|(server, wishes)| {
-            let client = &client;
-            async move {
-                let holder = replicated(client, server, replicas, timeout).await;
-                for wish in wishes {
-                    let _gone = wish.done.send(holder.as_ref() == Some(&wish.replid));
-                }
-            }
-        }))
-        .await;
     }
 }
 
 /// Waits for the replicas; tells the history of the server that has them.
-async fn replicated(client: &Client, server: Option<Server>, replicas: u32, timeout: Duration) -> Option<Replid> {
+async fn replicated(client: &Client, replicas: u32, timeout: Duration) -> Option<Replid> {
     let timeout = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
     // One behind the other on the same connection: a reconnect between the post and here shows in the history.
-    let (reached, info): (Result<i64, Error>, Result<String, Error>) = match server {
-        Some(server) => {
-            let node = client.with_cluster_node(server);
-            futures::join!(
-                node.wait(i64::from(replicas), timeout),
-                node.info(Some(InfoKind::Replication))
-            )
-        }
-        None => futures::join!(
-            client.wait(i64::from(replicas), timeout),
-            client.info(Some(InfoKind::Replication))
-        ),
-    };
+    let (reached, info): (Result<i64, Error>, Result<String, Error>) = futures::join!(
+        client.wait(i64::from(replicas), timeout),
+        client.info(Some(InfoKind::Replication))
+    );
     match (reached, info) {
         (Ok(reached), Ok(info)) if reached >= i64::from(replicas) => Replid::of_info(&info),
         (Ok(reached), Ok(_)) => {

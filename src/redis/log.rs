@@ -5,8 +5,8 @@ use std::time::Duration;
 use fred::prelude::*;
 use serde_json::value::RawValue;
 
+use super::client::Purpose;
 use super::durability::Replid;
-use super::script::call;
 use super::{Redis, RedisError};
 use crate::model::{Epoch, EventKind, Position, RoomEvent, RoomId, Seq, UnixMs, UserId};
 
@@ -205,7 +205,9 @@ impl Redis {
             args.push(format!("{:016x}", draft.hash).into());
             args.push(draft.trace.as_str().into());
         }
-        let mut answer: Vec<Value> = call(&self.scripts.post, self.for_posts(room)?, key_names, args).await?;
+        let (mut answer, client): (Vec<Value>, _) = self
+            .call_for(room, Purpose::Post, &self.scripts.post, key_names, args)
+            .await?;
         if answer.len() != drafts.len() + 1 {
             return Err(RedisError::Unexpected("post"));
         }
@@ -216,7 +218,7 @@ impl Redis {
             .map(|value| read_posted(value).ok_or_else(unexpected))
             .collect::<Result<_, _>>()?;
         if posted.iter().any(|posted| matches!(posted, Posted::Stored(_))) {
-            self.commit(room, Replid::of_epoch(&epoch)).await?;
+            self.commit(&client, Replid::of_epoch(&epoch)).await?;
         }
         Ok(posted)
     }
@@ -245,7 +247,7 @@ impl Redis {
             if exists { "1" } else { "0" }.into(),
         ];
         let key_names = vec![self.keys.log(room), self.keys.meta(room)];
-        let answer: Vec<Value> = call(&self.scripts.read, self.for_room(room)?, key_names, args).await?;
+        let answer: Vec<Value> = self.call_for_room(room, &self.scripts.read, key_names, args).await?;
         read_page(answer).ok_or(RedisError::Unexpected("read"))
     }
 
@@ -257,12 +259,12 @@ impl Redis {
             i64::from(keep.events).into(),
             millis(keep.age),
         ];
-        call(&self.scripts.trim_log, self.for_room(room)?, key_names, args).await
+        self.call_for_room(room, &self.scripts.trim_log, key_names, args).await
     }
 
     /// Publishes a `roomUpdate` to the nodes that have the room joined; it has no place in the log.
     pub async fn publish_update(&self, room: &RoomId, json: &str) -> Result<(), RedisError> {
-        let client = self.for_room(room)?;
+        let client = self.for_room(room, Purpose::Other)?;
         let (channel, payload) = (self.keys.live(room), format!("! {json}"));
         let () = if self.is_clustered() {
             client.spublish(channel, payload).await?
@@ -278,7 +280,9 @@ impl Redis {
         let partition = keys.partition(room.as_str());
         let key_names = vec![keys.log(room), keys.meta(room), keys.gone(room), keys.active(partition)];
         let args = vec![room.as_str().into(), millis(TOMBSTONE_TTL)];
-        let _done: Value = call(&self.scripts.delete_room, self.for_room(room)?, key_names, args).await?;
+        let _done: Value = self
+            .call_for_room(room, &self.scripts.delete_room, key_names, args)
+            .await?;
         Ok(())
     }
 }

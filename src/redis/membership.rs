@@ -242,13 +242,15 @@ impl Redis {
         Ok(())
     }
 
-    /// How long the server has been up; a node reaps only when everybody had the time to come back.
+    /// How long every primary has been up; a node reaps only when everybody had the time to come back.
     pub async fn uptime(&self) -> Result<Duration, RedisError> {
-        let info: String = self.any()?.info(Some(fred::types::InfoKind::Server)).await?;
-        let seconds = info
-            .lines()
-            .find_map(|line| line.strip_prefix("uptime_in_seconds:")?.trim().parse().ok());
-        Ok(Duration::from_secs(seconds.unwrap_or(0)))
+        let infos = self.primaries_info(Some(fred::types::InfoKind::Server)).await?;
+        let seconds = infos.iter().map(|info| {
+            info.lines()
+                .find_map(|line| line.strip_prefix("uptime_in_seconds:")?.trim().parse().ok())
+                .unwrap_or(0)
+        });
+        Ok(Duration::from_secs(seconds.min().unwrap_or(0)))
     }
 
     /// Puts an entry on top of a user's connection history.

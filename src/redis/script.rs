@@ -3,7 +3,13 @@
 use fred::prelude::*;
 use fred::types::scripts::Script;
 
-use super::RedisError;
+use super::client::Purpose;
+use super::error::is_redirection;
+use super::{Redis, RedisError};
+use crate::model::RoomId;
+
+/// Redirections followed by one call: a slot moves once, and its new owner may be replaced at that moment.
+const MOVES_MAX: u32 = 2;
 
 macro_rules! source {
     ($name:literal) => {
@@ -40,12 +46,73 @@ impl Scripts {
     }
 }
 
-/// Calls a script, loading it where the server does not have it.
+/// Calls a script that belongs to no room.
+///
+/// A cluster node that does not own the keys refuses without doing anything, and the answer brings fred's routing up to
+/// date: the call is sent once more, before anything that its caller says later.
 pub(super) async fn call<R: FromValue>(
     script: &Script,
     client: &Client,
     keys: Vec<String>,
     args: Vec<Value>,
 ) -> Result<R, RedisError> {
-    Ok(script.evalsha_with_reload(client, keys, args).await?)
+    let mut moves = 0;
+    loop {
+        match send(script, client, keys.clone(), args.clone()).await {
+            Err(error) if is_redirection(&error) && moves < MOVES_MAX => moves += 1,
+            result => return Ok(result?),
+        }
+    }
+}
+
+impl Redis {
+    /// Calls a script of a room; on a cluster at the primary that has the room, and where it has moved to.
+    pub(super) async fn call_for_room<R: FromValue>(
+        &self,
+        room: &RoomId,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<Value>,
+    ) -> Result<R, RedisError> {
+        let (answer, _) = self.call_for(room, Purpose::Other, script, keys, args).await?;
+        Ok(answer)
+    }
+
+    /// As [`Self::call_for_room`], on a connection for this purpose; returns it too.
+    pub(super) async fn call_for<R: FromValue>(
+        &self,
+        room: &RoomId,
+        purpose: Purpose,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<Value>,
+    ) -> Result<(R, Client), RedisError> {
+        let Some(primaries) = &self.primaries else {
+            let client = self.for_room(room, purpose)?;
+            return Ok((call(script, &client, keys, args).await?, client));
+        };
+        let mut moves = 0;
+        loop {
+            let client = self.for_room(room, purpose)?;
+            match send(script, &client, keys.clone(), args.clone()).await {
+                Ok(answer) => return Ok((answer, client)),
+                Err(error) if moves < MOVES_MAX && primaries.follow(&error, self.lane(room), purpose).await => {
+                    moves += 1
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Sends a script's hash, or its text where the server does not have it. fred's own `evalsha_with_reload` would load it
+/// into a cluster node of its choice.
+async fn send<R: FromValue>(script: &Script, client: &Client, keys: Vec<String>, args: Vec<Value>) -> Result<R, Error> {
+    let result = client.evalsha(script.sha1().clone(), keys.clone(), args.clone()).await;
+    match (&result, script.lua()) {
+        (Err(error), Some(lua)) if error.details().starts_with("NOSCRIPT") => {
+            client.eval(lua.clone(), keys, args).await
+        }
+        _ => result,
+    }
 }

@@ -7,7 +7,7 @@ use roomcast::node::Node;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-use crate::support::{World, send, until};
+use crate::support::{World, send, standalone, until};
 
 /// A replica of the world's Redis.
 struct Replica {
@@ -22,7 +22,7 @@ impl Replica {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let folder = tempfile::tempdir().unwrap();
-        let primary = world.redis.url().rsplit(':').next().unwrap().to_owned();
+        let primary = world.redis.port().to_string();
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--replicaof", "127.0.0.1", &primary])
@@ -65,7 +65,7 @@ async fn post(client: &roomcast_load::client::Client, cid: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replica_that_lags_makes_messages_uncertain_and_a_resend_harmless() {
-    let mut world = World::with(0, &[("ROOMCAST_DURABILITY", "replica")]).await;
+    let mut world = standalone(0, &[("ROOMCAST_DURABILITY", "replica")]).await;
     for (name, value) in [("min-replicas-to-write", "1"), ("min-replicas-max-lag", "3")] {
         assert_eq!(world.redis.cli(&["CONFIG", "SET", name, value]).await, ["OK"]);
     }
@@ -102,7 +102,7 @@ async fn replica_that_lags_makes_messages_uncertain_and_a_resend_harmless() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn posts_that_wait_for_replicas_share_their_wait() {
-    let mut world = World::with(0, &[("ROOMCAST_DURABILITY", "replica")]).await;
+    let mut world = standalone(0, &[("ROOMCAST_DURABILITY", "replica")]).await;
     world.redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
     let _replica = Replica::of(&world).await;
     world.add_node().await;
@@ -132,7 +132,7 @@ async fn server_that_cannot_keep_the_promise_is_refused_at_start() {
         ("fsync", "appendfsync", "everysec"),
         ("replica", "min-replicas-to-write", "0"),
     ] {
-        let world = World::with(0, &[("ROOMCAST_DURABILITY", level)]).await;
+        let world = standalone(0, &[("ROOMCAST_DURABILITY", level)]).await;
         world.redis.cli(&["CONFIG", "SET", setting, value]).await;
         let node = Node::start(world.config()).await.unwrap();
         let error = node.ready().await.unwrap_err().to_string();
@@ -141,6 +141,6 @@ async fn server_that_cannot_keep_the_promise_is_refused_at_start() {
             "{error}"
         );
     }
-    let mut world = World::with(0, &[("ROOMCAST_DURABILITY", "fsync")]).await;
+    let mut world = standalone(0, &[("ROOMCAST_DURABILITY", "fsync")]).await;
     world.add_node().await;
 }

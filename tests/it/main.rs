@@ -10,6 +10,7 @@ mod durability;
 mod floor;
 mod handshake;
 mod membership;
+mod modes;
 mod outage;
 mod repair;
 mod scripts;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use roomcast_load::client::ConnectError;
 use serde_json::json;
 
-use crate::support::{World, join, send, until, within};
+use crate::support::{World, join, send, standalone, until, within};
 
 /// Puts an event into a room's log as `post` does, and publishes nothing: a message that the bus lost.
 const POST_UNHEARD: &str = r#"
@@ -25,7 +25,7 @@ return seq
 
 #[tokio::test(flavor = "multi_thread")]
 async fn message_that_the_bus_lost_arrives_within_10_s_although_nobody_writes_again() {
-    let world = World::start(2).await;
+    let world = standalone(2, &[]).await;
     let (writer, _) = world.joined(0, 0, "room-0").await;
     let (reader, _) = world.joined(1, 4, "room-0").await;
     send(&writer, "room-0", "heard").await;
@@ -47,7 +47,7 @@ async fn message_that_the_bus_lost_arrives_within_10_s_although_nobody_writes_ag
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_not_joined_a_room_learns_within_5_s_that_something_happens_there() {
-    let world = World::start(2).await;
+    let world = standalone(2, &[]).await;
     let outsider = world.connect(1, 4).await;
     let stranger = world.connect(1, 1).await;
     let (writer, _) = world.joined(0, 0, "room-0").await;
@@ -82,7 +82,7 @@ async fn who_has_not_joined_a_room_learns_within_5_s_that_something_happens_ther
 
 #[tokio::test(flavor = "multi_thread")]
 async fn node_that_hears_nothing_of_redis_closes_its_connections_within_10_s_and_comes_back() {
-    let world = World::start(1).await;
+    let world = standalone(1, &[]).await;
     let (client, _) = world.joined(0, 0, "room-0").await;
     let sent = send(&client, "room-0", "before").await;
     let started = Instant::now();

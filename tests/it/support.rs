@@ -13,7 +13,7 @@ use roomcast::worker::Worker;
 use roomcast_load::client::{Builder, Client};
 use serde_json::{Value, json};
 
-pub use redis::TestRedis;
+pub use redis::{TestRedis, Topology};
 pub use services::{Services, Switchable};
 
 /// Signs the tokens of every test.
@@ -40,7 +40,12 @@ impl World {
         if let Ok(filter) = std::env::var("TEST_LOG") {
             let _second = roomcast::telemetry::logging::init_with(&filter, roomcast::config::LogFormat::Text);
         }
-        let (redis, services) = tokio::join!(TestRedis::start(), Services::start());
+        Self::on(TestRedis::start().await, nodes, settings).await
+    }
+
+    /// As [`Self::with`], on a Redis that is there.
+    pub async fn on(redis: TestRedis, nodes: usize, settings: &[(&'static str, &str)]) -> Self {
+        let services = Services::start().await;
         let mut world = Self {
             redis,
             services,
@@ -59,7 +64,6 @@ impl World {
     /// The settings of a node or worker of this world.
     pub fn config(&self) -> Config {
         let source = Source::from_pairs([
-            ("REDIS_URL", self.redis.url()),
             ("JWT_SECRET", SECRET.to_owned()),
             ("AUTH_URL", self.services.url()),
             ("API_URL", self.services.url()),
@@ -67,7 +71,9 @@ impl World {
             ("ROOMCAST_LISTEN", "127.0.0.1:0".to_owned()),
             ("ROOMCAST_OPS_LISTEN", "127.0.0.1:0".to_owned()),
             ("ROOMCAST_DRAIN_SPREAD", "0s".to_owned()),
+            ("ROOMCAST_ADMIN_TOKEN", "admin".to_owned()),
         ]);
+        let source = source.with(self.redis.settings());
         Config::read(&source.with(self.settings.clone())).unwrap()
     }
 
@@ -116,6 +122,11 @@ impl World {
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }
+}
+
+/// A world on one server, whatever `TEST_REDIS` says: for tests that are about this server.
+pub async fn standalone(nodes: usize, settings: &[(&'static str, &str)]) -> World {
+    World::on(TestRedis::start_as(Topology::Standalone).await, nodes, settings).await
 }
 
 /// A token of a user.

@@ -10,6 +10,7 @@ use fred::prelude::*;
 use tokio::sync::mpsc;
 
 use super::{Request, Silence, Tasks};
+use crate::redis::client::Purpose;
 use crate::redis::keys::Keys;
 use crate::redis::{Redis, RedisError};
 
@@ -54,13 +55,15 @@ impl Canaries {
         self.primaries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The partitions through which canaries are sent, one of each primary.
+    fn nests(&self) -> Vec<u16> {
+        self.primaries().iter().map(|primary| primary.partitions[0]).collect()
+    }
+
     /// The channels to listen to.
     pub fn channels(&self) -> Vec<String> {
-        let primaries = self.primaries();
-        primaries
-            .iter()
-            .map(|primary| self.keys.canary(primary.partitions[0], &self.id))
-            .collect()
+        let nests = self.nests().into_iter();
+        nests.map(|partition| self.keys.canary(partition, &self.id)).collect()
     }
 
     /// Counts silence from now on.
@@ -77,6 +80,17 @@ impl Canaries {
                 primary.heard = Instant::now();
             }
         }
+    }
+
+    async fn send(&self, redis: &Redis, partition: u16) -> Result<(), RedisError> {
+        let client = redis.for_partition(partition, Purpose::Other)?;
+        let channel = self.keys.canary(partition, &self.id);
+        let () = if redis.is_clustered() {
+            client.spublish(channel, "").await?
+        } else {
+            client.publish(channel, "").await?
+        };
+        Ok(())
     }
 
     pub fn silence(&self) -> Silence {
@@ -135,10 +149,17 @@ pub(super) async fn sing(tasks: Arc<Tasks>, redis: Redis, requests: mpsc::WeakUn
             renewed = Instant::now();
             let _closed = requests.send(Request::Renew);
         }
-        for channel in tasks.canaries.channels() {
-            if let Err(error) = send(&redis, &channel).await {
-                tracing::debug!(%error, "canary not sent");
-            }
+        // Side by side: a primary that hangs must not hold up the canaries of the others.
+        let nests = tasks.canaries.nests();
+        let sent = nests
+            .into_iter()
+            .map(|partition| tasks.canaries.send(&redis, partition));
+        for error in futures::future::join_all(sent)
+            .await
+            .into_iter()
+            .filter_map(Result::err)
+        {
+            tracing::debug!(%error, "canary not sent");
         }
         let silence = tasks.canaries.silence().of_any;
         if silence >= RECONNECT_AFTER && reconnected.elapsed() >= RECONNECT_AFTER && tasks.client.is_connected() {
@@ -150,16 +171,6 @@ pub(super) async fn sing(tasks: Arc<Tasks>, redis: Redis, requests: mpsc::WeakUn
             }
         }
     }
-}
-
-async fn send(redis: &Redis, channel: &str) -> Result<(), RedisError> {
-    let client = redis.any()?;
-    let () = if redis.is_clustered() {
-        client.spublish(channel, "").await?
-    } else {
-        client.publish(channel, "").await?
-    };
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 
 use super::{Request, Tasks};
 use crate::model::RoomId;
-use crate::redis::RedisError;
 use crate::redis::keys::CONTROL;
+use crate::redis::{RedisError, sharded};
 
 /// Channels in one SUBSCRIBE: large enough for thousands of rooms after a reconnect, small enough not to block others.
 const BATCH: usize = 500;
@@ -148,14 +148,18 @@ impl Tasks {
         }
         if !self.clustered {
             match verb {
-                Verb::Subscribe => self.client.subscribe(channels).await?,
+                Verb::Subscribe => {
+                    self.client.subscribe(channels).await?;
+                    // fred answers when it has queued a SUBSCRIBE; what comes behind it on the connection confirms it.
+                    let () = self.client.ping(None).await?;
+                }
                 Verb::Unsubscribe => self.client.unsubscribe(channels).await?,
             }
             return Ok(());
         }
         for group in by_tag(channels) {
             match verb {
-                Verb::Subscribe => self.client.ssubscribe(group).await?,
+                Verb::Subscribe => sharded::subscribe(&self.client, group).await?,
                 Verb::Unsubscribe => self.client.sunsubscribe(group).await?,
             }
         }

@@ -10,7 +10,7 @@ use roomcast::redis::{After, PageLimit, Redis, Take};
 
 use super::op::ROOMS;
 use super::wire::Wire;
-use crate::support::{SECRET, TestRedis, until, within};
+use crate::support::{SECRET, TestRedis, Topology, until, within};
 
 /// Fewer than rooms, so that some share an archive.
 pub const PARTITIONS: u16 = 2;
@@ -34,23 +34,23 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
-        Self::of(TestRedis::start().await, false).await
+        Self::of(TestRedis::start_as(Topology::Standalone).await, false).await
     }
 
     /// A cluster of one, where slots count, with an eye on what scripts touch.
     pub async fn start_cluster() -> Self {
-        Self::of(TestRedis::start_cluster().await, true).await
+        Self::of(TestRedis::start_as(Topology::ClusterOfOne).await, true).await
     }
 
     async fn of(process: TestRedis, watched: bool) -> Self {
         let source = Source::from_pairs([
-            ("REDIS_URL", process.url()),
             ("ROOMCAST_PARTITIONS", PARTITIONS.to_string()),
             ("JWT_SECRET", SECRET.to_owned()),
             ("AUTH_URL", "http://127.0.0.1:1".to_owned()),
             ("API_URL", "http://127.0.0.1:1".to_owned()),
             ("VISION_APP_INFO", "VisionApp".to_owned()),
-        ]);
+        ])
+        .with(process.settings());
         let redis = Redis::start(&Config::read(&source).unwrap()).unwrap();
         within("Redis is connected", redis.wait_connected()).await;
         let port = process.port();
