@@ -195,9 +195,6 @@ impl Deployment {
     /// Ends everything in an orderly way, nodes first.
     pub async fn stop(&mut self) -> io::Result<()> {
         for node in &mut self.nodes {
-            node.process.signal("TERM").await?;
-        }
-        for node in &mut self.nodes {
             node.process.terminate(DRAIN_MAX).await?;
         }
         self.worker.terminate(DRAIN_MAX).await?;

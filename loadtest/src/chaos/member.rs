@@ -98,8 +98,9 @@ impl Member {
             let connecting = Client::builder(&self.urls[at % self.urls.len()])
                 .auth(self.auth.clone())
                 .timeout(ANSWER_MAX)
-                // Small, so that a reader that stops reading is soon felt by its node.
-                .receive_buffer(16 * 1024)
+                // Fixed, so that a reader that stops reading is soon felt by its node; above twice the segment size of
+                // the loopback device, below which TCP sends only by its timers.
+                .receive_buffer(128 * 1024)
                 .stream(sender)
                 .connect();
             match connecting.await {

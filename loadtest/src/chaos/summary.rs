@@ -13,6 +13,8 @@ use crate::checker::{Report, Violation};
 
 /// How long before and after a fault a violation is blamed on it.
 const BLAME_MS: u64 = 10_000;
+/// Replication is behind by less than this, and no gap between faults is shorter.
+const LOST_BEFORE_MS: u64 = 500;
 /// Violations printed; the JSON has all that the checker keeps.
 const PRINTED: usize = 50;
 
@@ -65,6 +67,19 @@ impl Outcome {
         self.report.is_clean() && self.findings.is_empty() && self.faults.iter().all(|fault| fault.late.is_empty())
     }
 
+    /// Acked messages that this fault took with it: those written after it began and before the next one did.
+    fn lost_with(&self, fault: &FaultRecord) -> usize {
+        let next = self.faults.get(fault.number).map_or(u64::MAX, |next| next.at_ms);
+        // What was acked just before a crash is lost by the crash.
+        let from = fault.at_ms.saturating_sub(LOST_BEFORE_MS);
+        let until = next.saturating_sub(LOST_BEFORE_MS);
+        self.report
+            .lost_at
+            .iter()
+            .filter(|at| (from..until).contains(at))
+            .count()
+    }
+
     fn blame(&self, ms: Option<u64>) -> Vec<&FaultRecord> {
         let Some(ms) = ms else { return Vec::new() };
         self.faults.iter().filter(|fault| fault.is_near(ms)).collect()
@@ -79,18 +94,19 @@ impl Outcome {
     /// For people.
     pub fn print(&self, seed: u64, history: &History) {
         println!(
-            "\n{:>4} {:>8}  {:<42} {:<26} {:>9} {:>10}",
-            "", "at", "fault", "target", "lasted", "converged"
+            "\n{:>4} {:>8}  {:<42} {:<26} {:>9} {:>10} {:>6}",
+            "", "at", "fault", "target", "lasted", "converged", "lost"
         );
         for fault in &self.faults {
             println!(
-                "{:>4} {:>8}  {:<42} {:<26} {:>7.1} s {:>8.2} s{}",
+                "{:>4} {:>8}  {:<42} {:<26} {:>7.1} s {:>8.2} s {:>6}{}",
                 fault.number,
                 clock(fault.at),
                 fault.what,
                 fault.target,
                 fault.lasted.as_secs_f64(),
                 fault.converged.as_secs_f64(),
+                self.lost_with(fault),
                 if fault.late.is_empty() { "" } else { "  LATE" }
             );
         }
@@ -145,10 +161,12 @@ impl Outcome {
                 println!("VIOLATION {late} 10 s after the healing of {}", short(fault));
             }
         }
-        let verdict = if self.is_clean() {
-            "nothing lost, doubled or reordered"
-        } else {
-            "FAILED"
+        let verdict = match (self.is_clean(), counts.lost_acked) {
+            (false, _) => "FAILED".to_owned(),
+            (true, 0) => "nothing lost, doubled or reordered".to_owned(),
+            (true, lost) => {
+                format!("nothing lost, doubled or reordered but {lost} acked messages that new epochs announced")
+            }
         };
         println!("seed {seed}: {verdict}");
     }
@@ -160,7 +178,7 @@ impl Outcome {
             json!({
                 "number": fault.number, "fault": fault.what, "target": fault.target, "atMs": fault.at.as_millis() as u64,
                 "unixMs": fault.at_ms, "lastedMs": fault.lasted.as_millis() as u64,
-                "convergedMs": fault.converged.as_millis() as u64, "late": fault.late,
+                "convergedMs": fault.converged.as_millis() as u64, "late": fault.late, "lost": self.lost_with(fault),
             })
         });
         let violations = self.report.violations.iter().map(|violation| {

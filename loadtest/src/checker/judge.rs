@@ -156,6 +156,7 @@ impl Case<'_> {
                 }
                 None if self.checker.lost_tail == LostTail::Acked && self.truth.is_announced_loss(ack.at) => {
                     self.report.counts.lost_acked += 1;
+                    self.report.lost_at.push(ack.ts);
                 }
                 None if self.truth.is_trimmed(ack.at) => self.report.counts.unverifiable += 1,
                 None => self.report.add(Violation::AckLost {

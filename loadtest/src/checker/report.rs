@@ -220,6 +220,8 @@ pub struct Report {
     pub total_violations: u64,
     /// How much was looked at.
     pub counts: Counts,
+    /// Server times of the acked messages that a failover took with it.
+    pub lost_at: Vec<u64>,
 }
 
 impl Report {
