@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit modes e2e ts backend python browser release
+.PHONY: help packages client build demo test lint unit modes e2e chaos chaos-short ts backend python browser release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -11,7 +11,7 @@ VALKEY := $(abspath $(VENV))/bin/valkey-server
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 help: ## show this list
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 packages:
 	@.ci/packages
@@ -55,6 +55,16 @@ ts: build ## the TypeScript helper: types, unit tests, and tests against two nod
 	@cd $(HELPER) && npm run --silent check
 	@cd $(HELPER) && ROOMCAST_E2E_BINARY=$(abspath $(TARGET))/debug/roomcast npm run --silent test
 
+chaos: build ## an hour of seeded faults; SEED= MINUTES= TOPOLOGY= DURABILITY= change it, see docs/chaos.md
+	$(CARGO) build -p roomcast-load --bin roomcast-chaos
+	$(TARGET)/debug/roomcast-chaos --minutes $(or $(MINUTES),60) --topology $(or $(TOPOLOGY),standalone) \
+		--durability $(or $(DURABILITY),memory) $(if $(SEED),--seed $(SEED))
+
+# The same faults every time, so that a failure is this change's and not the draw's.
+chaos-short: build ## two minutes of it, always the same faults unless SEED= says otherwise
+	$(CARGO) build -p roomcast-load --bin roomcast-chaos
+	$(TARGET)/debug/roomcast-chaos --minutes 1.5 --seed $(or $(SEED),1)
+
 browser: build ## the demo's page in a headless Chromium
 	@.ci/packages browser
 	@cd tests/browser && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
@@ -75,7 +85,7 @@ backend: build $(VENV)/.installed ## the services on SQLite and PostgreSQL, and 
 python: build $(VENV)/.installed ## the whole event table with python-socketio
 	$(VENV)/bin/python tests/python/smoke.py $(TARGET)/debug/roomcast
 
-test: lint unit modes e2e ts backend python browser ## everything CI runs
+test: lint unit e2e chaos-short ts backend python browser ## everything CI runs
 
 release: packages client ## build the optimised program
 	$(CARGO) build --release --bin roomcast

@@ -23,6 +23,18 @@ pub enum Mode {
     Strict,
 }
 
+/// What a failover may take with it; only where the log shows a new epoch that begins at or below the lost place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LostTail {
+    /// Nothing.
+    #[default]
+    Never,
+    /// What was delivered but never acked.
+    Unacked,
+    /// Acked messages too; they are counted.
+    Acked,
+}
+
 /// An event at its place in a room, as the log or a delivery shows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
@@ -53,6 +65,7 @@ pub struct Receipt<'a> {
 #[derive(Debug)]
 pub struct Checker {
     mode: Mode,
+    lost_tail: LostTail,
     names: Names,
     rooms: BTreeMap<Name, Room>,
     counts: Counts,
@@ -63,6 +76,7 @@ pub struct Checker {
 struct Room {
     sent: HashMap<Name, Sent>,
     log: Option<Vec<Item>>,
+    archive: Option<Vec<Item>>,
     readers: BTreeMap<Name, Vec<Step>>,
     /// Acks of one key that named different places.
     contradictions: Vec<(Name, Ack, Ack)>,
@@ -77,6 +91,8 @@ struct Sent {
     order: usize,
     /// More than one: a resend, whose place says nothing about the order of sending.
     tries: u32,
+    /// How much had been sent to the room when its ack was first fed: all of that writer's later ones stand behind it.
+    settled: Option<usize>,
     outcome: Outcome,
 }
 
@@ -116,6 +132,7 @@ enum Step {
     Received(Item),
     Reconnected,
     Recovered(bool),
+    TailLost,
     Left,
 }
 
@@ -124,10 +141,16 @@ impl Checker {
     pub fn new(mode: Mode) -> Self {
         Self {
             mode,
+            lost_tail: LostTail::default(),
             names: Names::default(),
             rooms: BTreeMap::new(),
             counts: Counts::default(),
         }
+    }
+
+    /// Sets what a failover may take with it; nothing by default.
+    pub fn allow_lost_tail(&mut self, lost_tail: LostTail) {
+        self.lost_tail = lost_tail;
     }
 
     /// A writer sent a message; again with the same key when it is resent.
@@ -139,6 +162,7 @@ impl Checker {
             writer,
             order,
             tries: 0,
+            settled: None,
             outcome: Outcome::Unanswered,
         });
         sent.tries += 1;
@@ -174,6 +198,12 @@ impl Checker {
         self.room(room).log.get_or_insert_default().extend(items);
     }
 
+    /// What the archive holds of a room, read after the run, in any order; may be given in pieces.
+    pub fn archive<'a>(&mut self, room: &str, entries: impl IntoIterator<Item = Entry<'a>>) {
+        let items: Vec<_> = entries.into_iter().map(|entry| self.item(&entry)).collect();
+        self.room(room).archive.get_or_insert_default().extend(items);
+    }
+
     /// A reader received an event, live or replayed.
     pub fn received(&mut self, reader: &str, room: &str, entry: Entry<'_>) {
         let item = self.item(&entry);
@@ -200,6 +230,11 @@ impl Checker {
     /// What the server said about continuity: after `false` the view starts anew at the next event.
     pub fn recovered(&mut self, reader: &str, room: &str, recovered: bool) {
         self.step(reader, room, Step::Recovered(recovered));
+    }
+
+    /// A reader was told that what it saw last may be gone; what it is owed does not change.
+    pub fn tail_lost(&mut self, reader: &str, room: &str) {
+        self.step(reader, room, Step::TailLost);
     }
 
     /// A reader left, or was cut for good: nothing after this is owed to it.
@@ -242,6 +277,7 @@ impl Checker {
             _ => {}
         }
         let room = self.room(room);
+        let so_far = room.sent.len();
         let Some(sent) = room.sent.get_mut(&key) else {
             room.strays.push((writer, key));
             return;
@@ -250,6 +286,9 @@ impl Checker {
             && (old.at != new.at || old.id != new.id)
         {
             room.contradictions.push((key, old, new));
+        }
+        if matches!(outcome, Outcome::Acked(_)) {
+            sent.settled.get_or_insert(so_far);
         }
         if sent.outcome.weight() < outcome.weight() {
             sent.outcome = outcome;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use roomcast_load::client::ConnectError;
 use serde_json::json;
 
-use crate::support::{World, join, send, standalone, until, within};
+use crate::support::{join, send, standalone, until, within};
 
 /// Puts an event into a room's log as `post` does, and publishes nothing: a message that the bus lost.
 const POST_UNHEARD: &str = r#"

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::names::Name;
 use super::truth::{Truth, place};
-use super::{Checker, Outcome, Place, Report, Room, Spot, Violation, view};
+use super::{Checker, LostTail, Outcome, Place, Report, Room, Spot, Violation, view};
 
 pub(super) fn judge(checker: &Checker) -> Report {
     let mut report = Report {
@@ -26,6 +26,7 @@ pub(super) fn judge(checker: &Checker) -> Report {
         case.judge_stored();
         case.judge_acks();
         case.judge_writers();
+        case.judge_archive();
         view::judge(&mut case);
     }
     report
@@ -153,6 +154,10 @@ impl Case<'_> {
                         found,
                     });
                 }
+                None if self.checker.lost_tail == LostTail::Acked && self.truth.is_announced_loss(ack.at) => {
+                    self.report.counts.lost_acked += 1;
+                    self.report.lost_at.push(ack.ts);
+                }
                 None if self.truth.is_trimmed(ack.at) => self.report.counts.unverifiable += 1,
                 None => self.report.add(Violation::AckLost {
                     room,
@@ -167,6 +172,7 @@ impl Case<'_> {
     /// Each writer's messages stand in the order of sending, and server time rises.
     fn judge_writers(&mut self) {
         let mut last_of: HashMap<Name, (usize, Name)> = HashMap::new();
+        let mut newest_of: HashMap<Name, (usize, Name)> = HashMap::new();
         let mut seen = HashSet::new();
         let mut last_ts = 0;
         for item in self.truth.items.clone() {
@@ -188,6 +194,20 @@ impl Case<'_> {
                 }
                 last_ts = last_ts.max(ack.ts);
             }
+            let newest = newest_of.entry(sent.writer).or_insert((sent.order, key));
+            if sent.settled.is_some_and(|settled| newest.0 >= settled) {
+                let (room, at) = self.locate(item.at);
+                let (writer, key, later_key) = (self.text(sent.writer), self.text(key), self.text(newest.1));
+                self.report.add(Violation::WriterOrder {
+                    room,
+                    writer,
+                    key,
+                    at,
+                    later_key,
+                });
+                continue;
+            }
+            *newest = (*newest).max((sent.order, key));
             // A resend may have landed at its first or at its last try.
             if sent.tries > 1 {
                 continue;
@@ -208,6 +228,46 @@ impl Case<'_> {
                     last_of.insert(sent.writer, (sent.order, key));
                 }
             }
+        }
+    }
+
+    /// The archive has everything that stands in the log, each message once.
+    fn judge_archive(&mut self) {
+        let Some(archive) = &self.room.archive else { return };
+        self.report.counts.archived += archive.len() as u64;
+        let mut places: HashMap<Name, Spot> = HashMap::new();
+        for item in archive {
+            let Some(key) = item.key else { continue };
+            match places.get(&key).copied() {
+                Some(first) if first != item.at => {
+                    // A resend after a lost tail: the archive may have been faster than the failover.
+                    let excused = |at| self.checker.lost_tail != LostTail::Never && self.truth.is_announced_loss(at);
+                    if !excused(first) && !excused(item.at) {
+                        let ((room, first), (_, second)) = (self.locate(first), self.locate(item.at));
+                        let key = self.text(key);
+                        self.report.add(Violation::ArchivedTwice {
+                            room,
+                            key,
+                            first,
+                            second,
+                        });
+                    }
+                    if self.truth.index.contains_key(&item.at) {
+                        places.insert(key, item.at);
+                    }
+                }
+                _ => {
+                    places.insert(key, item.at);
+                }
+            }
+        }
+        for item in self.truth.items.clone() {
+            let Some(key) = item.key.filter(|key| places.get(key) != Some(&item.at)) else {
+                continue;
+            };
+            let (room, at) = self.locate(item.at);
+            let key = self.text(key);
+            self.report.add(Violation::NotArchived { room, key, at });
         }
     }
 }

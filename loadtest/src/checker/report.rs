@@ -44,6 +44,25 @@ pub enum Violation {
         acked: Place,
         found: Place,
     },
+    /// A message of the log never came to the archive, or with another place.
+    #[error("room {room}: {key:?} at {at} is not in the archive")]
+    NotArchived { room: String, key: String, at: Place },
+    /// The archive shows a message twice.
+    #[error("room {room}: the archive has {key:?} at {first} and at {second}")]
+    ArchivedTwice {
+        room: String,
+        key: String,
+        first: Place,
+        second: Place,
+    },
+    /// A reader saw a tail that is lost and went on in the new epoch without being told.
+    #[error("room {room}: reader {reader} saw {lost}, which is lost, and went on at {at} without being told")]
+    LossHidden {
+        room: String,
+        reader: String,
+        lost: Place,
+        at: Place,
+    },
     /// Two acks of one message disagree.
     #[error("room {room}: {key:?} was acked at {first} and at {second} (or with two ids)")]
     AckContradiction {
@@ -162,6 +181,12 @@ pub struct Counts {
     pub uncertain: u64,
     /// Open ones that turned out to be stored.
     pub uncertain_stored: u64,
+    /// Acked messages that a failover took with it, announced by a new epoch.
+    pub lost_acked: u64,
+    /// Deliveries of something that a failover took with it, announced by a new epoch.
+    pub lost_seen: u64,
+    /// Archive entries given.
+    pub archived: u64,
     /// Acks received, repeats included.
     pub acks: u64,
     /// Refusals received, repeats included.
@@ -195,6 +220,8 @@ pub struct Report {
     pub total_violations: u64,
     /// How much was looked at.
     pub counts: Counts,
+    /// Server times of the acked messages that a failover took with it.
+    pub lost_at: Vec<u64>,
 }
 
 impl Report {
@@ -225,6 +252,59 @@ impl Report {
     }
 }
 
+impl Violation {
+    /// The room it is about.
+    pub fn room(&self) -> &str {
+        match self {
+            Self::AckLost { room, .. }
+            | Self::AckMisplaced { room, .. }
+            | Self::NotArchived { room, .. }
+            | Self::ArchivedTwice { room, .. }
+            | Self::LossHidden { room, .. }
+            | Self::AckContradiction { room, .. }
+            | Self::AckAlien { room, .. }
+            | Self::StoredTwice { room, .. }
+            | Self::RefusedStored { room, .. }
+            | Self::LogBroken { room, .. }
+            | Self::Alien { room, .. }
+            | Self::Conflict { room, .. }
+            | Self::NotInLog { room, .. }
+            | Self::WriterOrder { room, .. }
+            | Self::TimeNotRising { room, .. }
+            | Self::EpochOrder { room, .. }
+            | Self::Gap { room, .. }
+            | Self::TailMissing { room, .. }
+            | Self::Disorder { room, .. }
+            | Self::Duplicate { room, .. } => room,
+        }
+    }
+
+    /// The first place it is about, where it has one.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::AckLost { at, .. }
+            | Self::NotArchived { at, .. }
+            | Self::LossHidden { at, .. }
+            | Self::RefusedStored { at, .. }
+            | Self::Alien { at, .. }
+            | Self::Conflict { at, .. }
+            | Self::NotInLog { at, .. }
+            | Self::WriterOrder { at, .. }
+            | Self::TimeNotRising { at, .. }
+            | Self::Disorder { at, .. }
+            | Self::Duplicate { at, .. } => Some(at),
+            Self::AckMisplaced { acked: at, .. }
+            | Self::AckContradiction { first: at, .. }
+            | Self::ArchivedTwice { first: at, .. }
+            | Self::StoredTwice { first: at, .. }
+            | Self::LogBroken { after: at, .. }
+            | Self::Gap { from: at, .. }
+            | Self::TailMissing { from: at, .. } => Some(at),
+            Self::AckAlien { .. } | Self::EpochOrder { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = &self.counts;
@@ -249,6 +329,13 @@ impl fmt::Display for Report {
                 f,
                 "not judged: {} before the log begins, {} readers without a start",
                 c.unverifiable, c.unanchored
+            )?;
+        }
+        if c.lost_acked + c.lost_seen > 0 {
+            writeln!(
+                f,
+                "lost with a failover and announced: {} acked messages, {} deliveries",
+                c.lost_acked, c.lost_seen
             )?;
         }
         write!(f, "{} violations", self.total_violations)?;

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod failover;
+
 const ROOM: &str = "r";
 
 fn entry(seq: u64) -> Entry<'static> {

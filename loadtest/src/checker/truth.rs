@@ -74,6 +74,18 @@ impl Truth {
         }
     }
 
+    /// Whether a new epoch in the log says that a place of an older one is gone.
+    pub fn is_announced_loss(&self, spot: Spot) -> bool {
+        let Some(rank) = self.ranks.get(&spot.epoch).filter(|_| self.logged) else {
+            return false;
+        };
+        let next = self
+            .items
+            .iter()
+            .find(|item| self.ranks.get(&item.at.epoch) > Some(rank));
+        next.is_some_and(|next| next.at.seq <= spot.seq)
+    }
+
     fn order(&self, spot: Spot) -> Option<(usize, u64)> {
         self.ranks.get(&spot.epoch).map(|rank| (*rank, spot.seq))
     }

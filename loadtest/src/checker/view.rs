@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::judge::Case;
 use super::truth::place;
-use super::{Item, Mode, Place, Spot, Step, Violation};
+use super::{Item, LostTail, Mode, Place, Spot, Step, Violation};
 
 pub(super) fn judge(case: &mut Case<'_>) {
     let mut aliens = HashSet::new();
@@ -22,11 +22,13 @@ pub(super) fn judge(case: &mut Case<'_>) {
                     case.report.counts.reconnects += 1;
                 }
                 Step::Recovered(true) => {}
+                Step::TailLost => view.lost = None,
                 Step::Recovered(false) => {
                     case.report.counts.told_unrecovered += 1;
                     // Told: whatever lies between is not owed, and a fresh history may repeat the old one.
                     view.settle(case, &reader);
                     view.next = None;
+                    view.lost = None;
                     view.seen.clear();
                 }
                 Step::Left => view.left = true,
@@ -48,6 +50,8 @@ struct View {
     connection: u32,
     left: bool,
     began: bool,
+    /// A place it saw that a failover took away, until it is told.
+    lost: Option<Spot>,
 }
 
 impl View {
@@ -67,9 +71,19 @@ impl View {
         case.report.counts.deliveries += 1;
         self.began = true;
         let Some(position) = case.truth.index.get(&item.at).copied() else {
-            return Self::receive_unknown(case, reader, item, aliens);
+            return self.receive_unknown(case, reader, item, aliens);
         };
         let truth = case.truth.items[position];
+        if let Some(lost) = self.lost.filter(|lost| lost.epoch != item.at.epoch) {
+            self.lost = None;
+            let (room, lost) = (case.room_name.clone(), place(&case.checker.names, lost));
+            case.report.add(Violation::LossHidden {
+                room,
+                reader: reader.to_owned(),
+                lost,
+                at: spot_place(case, position),
+            });
+        }
         if truth.id != item.id || truth.key != item.key {
             let name = |item: Item| case.text(item.key.unwrap_or(item.id));
             let (expected, found) = (name(truth), name(item));
@@ -117,7 +131,7 @@ impl View {
         self.next = Some(position + 1);
     }
 
-    fn receive_unknown(case: &mut Case<'_>, reader: &str, item: Item, aliens: &mut HashSet<Spot>) {
+    fn receive_unknown(&mut self, case: &mut Case<'_>, reader: &str, item: Item, aliens: &mut HashSet<Spot>) {
         let (room, reader) = (case.room_name.clone(), reader.to_owned());
         let at = place(&case.checker.names, item.at);
         match item.key.filter(|key| !case.room.sent.contains_key(key)) {
@@ -132,6 +146,10 @@ impl View {
                         seen_by: reader,
                     });
                 }
+            }
+            None if case.checker.lost_tail != LostTail::Never && case.truth.is_announced_loss(item.at) => {
+                case.report.counts.lost_seen += 1;
+                self.lost = Some(item.at);
             }
             None if case.truth.is_trimmed(item.at) => case.report.counts.unverifiable += 1,
             None => case.report.add(Violation::NotInLog { room, reader, at }),

@@ -1,0 +1,278 @@
+//! The deployment under test: Redis, the services, nodes and a worker, all on 127.0.0.1.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use super::child::{Ports, Process, Program, wait_until};
+use super::options::{Options, Topology};
+use super::proxy::Proxy;
+use super::redis::Redis;
+
+/// What the clients' `userAgent` contains.
+pub const APP: &str = "RoomcastChaos";
+/// Any secret of at least 32 bytes.
+const SECRET: &str = "roomcast-chaos-secret-of-more-than-32-bytes";
+/// How long a start may take.
+const START_MAX: Duration = Duration::from_secs(30);
+/// How long a drain may take.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// A chat node, its way to Redis and its addresses.
+#[derive(Debug)]
+pub struct Node {
+    /// The node itself.
+    pub process: Process,
+    /// Its way to Redis, in the standalone topology.
+    pub proxy: Option<Proxy>,
+    /// Where clients connect.
+    pub url: String,
+    ops: String,
+}
+
+/// Everything under test; dropping it kills it all.
+#[derive(Debug)]
+pub struct Deployment {
+    /// The data.
+    pub redis: Redis,
+    /// The room, message and auth services.
+    pub backend: Process,
+    /// Base address of the services.
+    pub backend_url: String,
+    /// The chat nodes.
+    pub nodes: Vec<Node>,
+    /// What archives.
+    pub worker: Process,
+    /// Access tokens of `user0`, `user1`…
+    pub tokens: Vec<String>,
+    worker_ops: String,
+    http: reqwest::Client,
+}
+
+impl Deployment {
+    /// Starts everything and waits until it is ready.
+    pub async fn start(options: &Options, binary: &Path, dir: &Path) -> io::Result<Self> {
+        let mut ports = Ports::new();
+        let redis = Redis::start(options.topology, options.durability, dir, &mut ports).await?;
+        let users = u32::from(options.rooms) * u32::from(options.members);
+        let tokens = tokens(binary, users).await?;
+
+        let backend_port = ports.free().await?;
+        let backend_url = format!("http://127.0.0.1:{backend_port}");
+        let backend = Process::new(Program {
+            args: words(&format!(
+                "backend --listen 127.0.0.1:{backend_port} --database sqlite://backend.db --seed-users {users} --seed-rooms {}",
+                options.rooms
+            )),
+            env: pairs(&[("JWT_SECRET", SECRET)]),
+            ..program("backend", binary, dir)
+        });
+        let common = [
+            ("JWT_SECRET", SECRET),
+            ("AUTH_URL", &backend_url),
+            ("API_URL", &backend_url),
+            ("VISION_APP_INFO", APP),
+            ("ROOMCAST_DURABILITY", &options.durability.to_string()),
+            ("ROOMCAST_DRAIN_SPREAD", "2s"),
+            // Every client here comes from one address, and reconnects far more often than people do.
+            ("GUARD_ALLOW", "127.0.0.0/8"),
+            ("GUARD_TOKEN_REQUESTS", "1000000"),
+            ("GUARD_STRIKES", "1000000"),
+        ];
+        let mut nodes = Vec::new();
+        for index in 0..options.nodes {
+            let proxy = match options.topology {
+                Topology::Standalone => Some(Proxy::start(redis.servers[0].port).await?),
+                Topology::Sentinel | Topology::Cluster => None,
+            };
+            let (listen, ops) = (ports.free().await?, ports.free().await?);
+            let mut env = pairs(&common);
+            env.extend(pairs(&[
+                ("REDIS_URL", &redis.url(proxy.as_ref().map(|proxy| proxy.port))),
+                ("ROOMCAST_LISTEN", &format!("127.0.0.1:{listen}")),
+                ("ROOMCAST_OPS_LISTEN", &format!("127.0.0.1:{ops}")),
+            ]));
+            nodes.push(Node {
+                process: Process::new(Program {
+                    args: words("node"),
+                    env,
+                    ..program(&format!("node-{index}"), binary, dir)
+                }),
+                proxy,
+                url: format!("http://127.0.0.1:{listen}"),
+                ops: format!("http://127.0.0.1:{ops}"),
+            });
+        }
+        let worker_port = ports.free().await?;
+        let mut env = pairs(&common);
+        env.extend(pairs(&[
+            ("REDIS_URL", &redis.url(None)),
+            ("ROOMCAST_OPS_LISTEN", &format!("127.0.0.1:{worker_port}")),
+        ]));
+        let worker = Process::new(Program {
+            args: words("worker"),
+            env,
+            ..program("worker", binary, dir)
+        });
+        let mut deployment = Self {
+            redis,
+            backend,
+            backend_url,
+            nodes,
+            worker,
+            tokens,
+            worker_ops: format!("http://127.0.0.1:{worker_port}"),
+            http: reqwest::Client::new(),
+        };
+        deployment.start_backend().await?;
+        for index in 0..deployment.nodes.len() {
+            deployment.nodes[index].process.start()?;
+        }
+        deployment.start_worker().await?;
+        for index in 0..deployment.nodes.len() {
+            deployment.wait_node(index).await?;
+        }
+        Ok(deployment)
+    }
+
+    /// Starts the services, on the data they had.
+    pub async fn start_backend(&mut self) -> io::Result<()> {
+        self.backend.start()?;
+        let url = format!("{}/openapi.json", self.backend_url);
+        self.wait_ok(&url, "the services do not answer", &self.backend).await
+    }
+
+    /// Starts the worker.
+    pub async fn start_worker(&mut self) -> io::Result<()> {
+        self.worker.start()?;
+        let url = format!("{}/readyz", self.worker_ops);
+        self.wait_ok(&url, "the worker does not get ready", &self.worker).await
+    }
+
+    /// Starts a node and waits until it is ready.
+    pub async fn start_node(&mut self, index: usize) -> io::Result<()> {
+        self.nodes[index].process.start()?;
+        self.wait_node(index).await
+    }
+
+    /// Waits until a node says that it is ready.
+    pub async fn wait_node(&self, index: usize) -> io::Result<()> {
+        let node = &self.nodes[index];
+        let url = format!("{}/readyz", node.ops);
+        self.wait_ok(&url, "the node does not get ready", &node.process).await
+    }
+
+    /// Asks a node to end; an error when it does not in time.
+    pub async fn drain_node(&mut self, index: usize) -> io::Result<()> {
+        if self.nodes[index].process.terminate(DRAIN_MAX).await? {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!(
+                "node-{index} did not end within {DRAIN_MAX:?} of SIGTERM"
+            )))
+        }
+    }
+
+    /// Whatever ended although nobody asked it to, and is started again.
+    pub async fn unexpected_ends(&mut self) -> io::Result<Vec<String>> {
+        let mut ends = self.redis.unexpected_ends();
+        let nodes = self.nodes.iter_mut().map(|node| &mut node.process);
+        for process in nodes.chain([&mut self.backend, &mut self.worker]) {
+            if let Some(status) = process.unexpected_end() {
+                ends.push(format!(
+                    "{} ended by itself: {status}\n{}",
+                    process.program.name,
+                    process.tail(15)
+                ));
+                process.start()?;
+            }
+        }
+        Ok(ends)
+    }
+
+    /// Ends everything in an orderly way, nodes first.
+    pub async fn stop(&mut self) -> io::Result<()> {
+        for node in &mut self.nodes {
+            node.process.terminate(DRAIN_MAX).await?;
+        }
+        self.worker.terminate(DRAIN_MAX).await?;
+        self.backend.terminate(DRAIN_MAX).await?;
+        Ok(())
+    }
+
+    /// A room's messages in the archive, all pages, as JSON objects.
+    pub async fn archived(&self, room: &str) -> io::Result<Vec<serde_json::Value>> {
+        let mut all: Vec<serde_json::Value> = Vec::new();
+        let mut since = 0;
+        loop {
+            let url = format!(
+                "{}/api/messages/get-messages/{room}?type=new&timestamp={since}&limit=1000",
+                self.backend_url
+            );
+            let body = self.http.get(url).send().await.map_err(io::Error::other)?;
+            let body = body.error_for_status().map_err(io::Error::other)?;
+            let text = body.text().await.map_err(io::Error::other)?;
+            let page: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+            let Some(last) = page.last() else { return Ok(all) };
+            let reached = last["ts"].as_u64().unwrap_or(0);
+            all.extend(page);
+            if reached <= since {
+                return Ok(all);
+            }
+            since = reached;
+        }
+    }
+
+    async fn wait_ok(&self, url: &str, otherwise: &str, process: &Process) -> io::Result<()> {
+        let ready = wait_until(START_MAX, async || {
+            let request = self.http.get(url).timeout(Duration::from_secs(2));
+            request.send().await.is_ok_and(|answer| answer.status().is_success())
+        });
+        if ready.await {
+            return Ok(());
+        }
+        let (name, tail) = (&process.program.name, process.tail(15));
+        Err(io::Error::other(format!("{otherwise} ({name}):\n{tail}")))
+    }
+}
+
+async fn tokens(binary: &Path, count: u32) -> io::Result<Vec<String>> {
+    let output = Command::new(binary)
+        .args(["token", "--count", &count.to_string(), "--ttl", "24h"])
+        .env("JWT_SECRET", SECRET)
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    let tokens: Vec<_> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    if output.status.success() && tokens.len() == count as usize {
+        Ok(tokens)
+    } else {
+        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+}
+
+fn program(name: &str, binary: &Path, dir: &Path) -> Program {
+    Program {
+        name: name.to_owned(),
+        command: PathBuf::from(binary),
+        args: Vec::new(),
+        env: Vec::new(),
+        dir: dir.to_owned(),
+        log: dir.join(format!("{name}.log")),
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+    of.iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
