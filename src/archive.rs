@@ -21,6 +21,8 @@ const POLL: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_secs(1);
 /// Events in one call.
 const BATCH: u64 = 500;
+/// Partitions that may fail in a row of one round before the rest waits for the next.
+const FAILURES_MAX: usize = 8;
 /// A room's log is trimmed at most this often: it may keep more than it must.
 const TRIM_PERIOD: Duration = Duration::from_secs(30);
 /// Rooms whose last trim is remembered.
@@ -72,7 +74,7 @@ impl Archiver {
         }
     }
 
-    /// One batch of each partition with events; returns how many were saved.
+    /// One batch of each partition with events; returns how many were saved, or 0 when one failed.
     async fn round(&self) -> Result<usize, ArchiveError> {
         let backlog = self.redis.archive_backlog().await?;
         self.metrics
@@ -88,16 +90,34 @@ impl Archiver {
         self.metrics
             .archive_lag_seconds
             .set(i64::try_from(lag).unwrap_or(i64::MAX));
-        let mut saved = 0;
+        let (mut saved, mut failures) = (0, 0);
         for partition in waiting {
-            if self.redis.lease_archive(partition, &self.worker, LEASE).await? {
-                let entries = self.redis.read_archive(partition, BATCH).await?;
-                self.save(partition, &entries).await?;
-                saved += entries.len();
-                self.trim_logs(&entries).await?;
+            match self.save_batch(partition).await {
+                Ok(count) => saved += count,
+                // One partition that cannot go on, for a bad event or a server that is away, holds up no other; when
+                // several fail it is the service that is away, and asking it for each would only take time.
+                Err(error) => {
+                    failures += 1;
+                    if failures >= FAILURES_MAX {
+                        return Err(error);
+                    }
+                    tracing::warn!(partition, %error, "events wait: they are saved later");
+                }
             }
         }
-        Ok(saved)
+        // Not at once again after a failure: what fails is asked no more often for the others' sake.
+        Ok(if failures == 0 { saved } else { 0 })
+    }
+
+    /// The oldest events of a partition, unless another worker has it; returns how many were saved.
+    async fn save_batch(&self, partition: u16) -> Result<usize, ArchiveError> {
+        if !self.redis.lease_archive(partition, &self.worker, LEASE).await? {
+            return Ok(0);
+        }
+        let entries = self.redis.read_archive(partition, BATCH).await?;
+        self.save(partition, &entries).await?;
+        self.trim_logs(&entries).await?;
+        Ok(entries.len())
     }
 
     /// Trims the logs of the rooms that these events, now archived, belong to.

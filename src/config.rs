@@ -183,6 +183,9 @@ settings! {
     log_format: LogFormat = "text" => "ROOMCAST_LOG_FORMAT";
 }
 
+/// Below it a busy server looks dead; zero would mean that no call ever ends.
+const REDIS_TIMEOUT_MIN: std::time::Duration = std::time::Duration::from_millis(50);
+
 impl Config {
     /// Checks what one setting alone cannot tell.
     pub fn validate(&self) -> Result<(), ConfigError> {
@@ -203,6 +206,20 @@ impl Config {
                 "ROOMCAST_PARTITIONS",
                 "is out of range",
                 "choose a number from 1 to 4096",
+            ));
+        }
+        if self.durability_replicas == 0 {
+            return Err(ConfigError::new(
+                "ROOMCAST_DURABILITY_REPLICAS",
+                "must not be zero",
+                "use at least 1, or ROOMCAST_DURABILITY=memory",
+            ));
+        }
+        if *self.redis_timeout < REDIS_TIMEOUT_MIN {
+            return Err(ConfigError::new(
+                "REDIS_TIMEOUT",
+                "is too short: every call would fail, or none would ever end",
+                "use a duration of 50ms or more",
             ));
         }
         if self.max_text + 4096 > self.max_payload {
@@ -266,6 +283,10 @@ mod tests {
             error.contains("ROOMCAST_PARTITIONS") && error.contains("4096"),
             "{error}"
         );
+        for (name, value) in [("ROOMCAST_DURABILITY_REPLICAS", "0"), ("REDIS_TIMEOUT", "0s")] {
+            let error = read(&[(name, value)]).unwrap_err();
+            assert!(error.contains(name), "{error}");
+        }
         let error = read(&[("VISION_APP_INFO", "re:(")]).unwrap_err();
         assert!(error.contains("VISION_APP_INFO"), "{error}");
         let error = read(&[("JWKS_URL", "http://x")]).unwrap_err();

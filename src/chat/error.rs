@@ -118,6 +118,11 @@ impl ChatError {
                 tracing::warn!(reason, "post without an answer");
                 Self::Uncertain
             }
+            // The script ran: only its answer is strange.
+            RedisError::Unexpected(what) => {
+                tracing::error!(what, "post with an unreadable answer");
+                Self::Uncertain
+            }
             error => error.into(),
         }
     }

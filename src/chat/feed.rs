@@ -29,6 +29,8 @@ pub struct Member<M> {
     pub handle: M,
     /// Up to where it has the room's events.
     pub at: Position,
+    /// The epoch in which that place stands.
+    epoch: Epoch,
     /// Whether it gets live events; else it is being brought up from the log.
     pub live: bool,
     /// Tells this membership from an earlier one of the same socket.
@@ -47,6 +49,8 @@ impl<M> Member<M> {
 pub enum Fill {
     /// The page continues the feed.
     Continues,
+    /// It does, but some members stood ahead of the feed, on events that were lost with a failed server.
+    Strays,
     /// Events after this number were lost with a failed server: who has seen them must be told.
     LostTail(Seq),
     /// The log no longer holds what comes next: members have a hole that cannot be filled.
@@ -132,12 +136,27 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
         let top = self.top();
         if page.epoch != self.epoch {
             let first = first_after(&page.epochs, &self.epoch);
-            self.epoch = page.epoch.clone();
+            let old = std::mem::replace(&mut self.epoch, page.epoch.clone());
+            let mut strays = false;
+            for member in self.members.values_mut().filter(|member| member.epoch != page.epoch) {
+                // Who stands below the new epoch's first event has nothing that was lost.
+                if member.epoch == old && first.is_some_and(|first| member.at.seq < first) {
+                    member.epoch.clone_from(&page.epoch);
+                } else {
+                    strays = true;
+                }
+            }
             // Numbers of the old epoch at or above the new one's first are gone with the old server.
             match first {
-                Some(first) if top.seq < first => {}
+                Some(first) if top.seq < first => {
+                    if strays {
+                        return Fill::Strays;
+                    }
+                }
                 _ => {
-                    let kept = first.map_or(page.floor.seq, |first| first - 1);
+                    // Of an epoch that is not listed nothing can be proven: what the present one has is all that goes on.
+                    let newest = || page.epochs.last().map_or(page.top.seq + 1, |(_, first)| *first);
+                    let kept = first.unwrap_or_else(newest).saturating_sub(1).max(page.floor.seq);
                     self.top = Some(Position { ts: 0, seq: kept });
                     self.seen = page.top.seq;
                     return Fill::LostTail(kept);
@@ -186,6 +205,7 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
         let member = Member {
             handle,
             at,
+            epoch: page.epoch.clone(),
             live: false,
             generation: self.generations,
         };
@@ -204,7 +224,8 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
             return true;
         };
         member.at = at;
-        member.live = at.seq >= top.seq;
+        // Another epoch's place cannot be compared: the feed, or the member, has yet to learn of it.
+        member.live = member.epoch == self.epoch && at.seq >= top.seq;
         member.live
     }
 
@@ -218,12 +239,27 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
 
     /// Members that do not stand where a page has put the feed: they are put there and must be told of the break.
     pub fn displaced_members(&mut self) -> impl Iterator<Item = (&K, &mut Member<M>)> {
-        let top = self.top();
+        let epoch = self.epoch.clone();
+        self.put_at_top(move |member, top| member.at.seq != top.seq || member.epoch != epoch)
+    }
+
+    /// Members on events that were lost: they are put where the feed stands and must be told.
+    pub fn stray_members(&mut self) -> impl Iterator<Item = (&K, &mut Member<M>)> {
+        let epoch = self.epoch.clone();
+        self.put_at_top(move |member, _| member.epoch != epoch)
+    }
+
+    fn put_at_top(
+        &mut self,
+        is_displaced: impl Fn(&Member<M>, Position) -> bool,
+    ) -> impl Iterator<Item = (&K, &mut Member<M>)> {
+        let (top, epoch) = (self.top(), &self.epoch);
         self.members
             .iter_mut()
-            .filter(move |(_, member)| member.at.seq != top.seq)
+            .filter(move |(_, member)| is_displaced(member, top))
             .map(move |(key, member)| {
                 member.at = top;
+                member.epoch.clone_from(epoch);
                 (key, member)
             })
     }
@@ -395,6 +431,23 @@ mod tests {
         let mut feed = feed_at(4);
         feed.suspect_gap();
         assert_eq!(feed.check_page(&page(&[("c", 1)], 0, vec![], 0)), Fill::LostTail(0));
+    }
+
+    #[test]
+    fn a_member_on_lost_events_is_told_although_the_feed_itself_goes_on() {
+        let mut feed = feed_at(7);
+        // Its page was read before the failover that took 9 and 10 along.
+        let before = page(&[("a", 1)], 0, vec![], 10);
+        let stray = feed.add_member(2, (), before.top, &before);
+        feed.suspect_gap();
+        let after = page(&[("a", 1), ("b", 9)], 0, vec![event("a", 8), event("b", 9)], 9);
+        assert_eq!(feed.check_page(&after), Fill::Strays);
+        assert_eq!(feed.stray_members().map(|(key, _)| *key).collect::<Vec<_>>(), [2]);
+        assert_eq!(feed.stray_members().count(), 0, "it is told once");
+        assert!(feed.go_live(&2, stray, Position { ts: 70, seq: 7 }));
+        // One that comes only now with a page of the old epoch does not go live.
+        let late = feed.add_member(3, (), before.top, &before);
+        assert!(!feed.go_live(&3, late, before.top));
     }
 
     #[test]

@@ -70,11 +70,14 @@ impl Pulse {
             self.front.set_cut_off(cut_off);
             if cut_off {
                 tracing::error!(silent_for = ?silence.of_all, "nothing is heard of Redis: closing every connection");
-                self.app.cut_all("cut_off");
             } else {
                 tracing::info!("Redis is heard again: serving");
             }
-        } else if !cut_off && silence.of_any >= CUT_AFTER {
+        }
+        if cut_off {
+            // At every look: a handshake that was under way ends after the first one.
+            self.app.cut_all("cut_off");
+        } else if silence.of_any >= CUT_AFTER {
             self.app.deliver.cut_silent(CUT_AFTER);
         }
     }

@@ -247,7 +247,7 @@ impl Redis {
     }
 
     /// Waits until what was answered on this connection counts as stored. `replid`: the history of the answering server.
-    pub(super) async fn commit(&self, client: &Client, replid: Replid) -> Result<(), RedisError> {
+    pub(super) async fn commit(&self, client: &Client, room: &RoomId, replid: Replid) -> Result<(), RedisError> {
         if self.settings.durability != Durability::Replica {
             return Ok(());
         }
@@ -260,7 +260,9 @@ impl Redis {
             // A WAIT must answer before its call times out.
             let timeout = self.settings.timeout * 2 / 3;
             let start = || Commits::start(client.clone(), self.settings.replicas, timeout);
-            commits.or_insert_with(start).wait(replid)
+            commits
+                .or_insert_with(start)
+                .wait(self.keys.fence(self.keys.partition(room.as_str())), replid)
         };
         wait.await
     }

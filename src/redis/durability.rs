@@ -21,6 +21,8 @@ use crate::config::{ConfigError, Durability};
 const GROUP_MAX: usize = 1024;
 /// A replica that is not further behind keeps up: they report once a second.
 const PROMPT_MAX: Duration = Duration::from_secs(2);
+/// How long what was written for a `WAIT` stays; nobody reads it.
+const FENCE_MS: i64 = 60_000;
 /// Within this time after a promotion every node has turned to the new primary.
 const FAILOVER_MAX: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,8 @@ impl Replid {
 }
 
 struct Wish {
+    /// A key at the server that has answered.
+    fence: String,
     replid: Replid,
     done: oneshot::Sender<bool>,
 }
@@ -68,10 +72,10 @@ impl Commits {
     /// Resolves when everything that was answered on the connection before is replicated.
     ///
     /// [`RedisError::Uncertain`]: not in time, or the server has another history than the one that answered.
-    pub fn wait(&self, replid: Replid) -> impl Future<Output = Result<(), RedisError>> + Send + use<> {
+    pub fn wait(&self, fence: String, replid: Replid) -> impl Future<Output = Result<(), RedisError>> + Send + use<> {
         let (done, confirmed) = oneshot::channel();
         // A closed channel drops the wish, and with it the other end.
-        let _closed = self.wishes.send(Wish { replid, done });
+        let _closed = self.wishes.send(Wish { fence, replid, done });
         async move {
             match confirmed.await {
                 Ok(true) => Ok(()),
@@ -85,7 +89,8 @@ async fn confirm(client: Client, replicas: u32, timeout: Duration, mut wished: m
     let mut group = Vec::new();
     let mut followers = Followers::default();
     while wished.recv_many(&mut group, GROUP_MAX).await > 0 {
-        let holder = replicated(&client, replicas, timeout, &mut followers).await;
+        let fence = group[0].fence.clone();
+        let holder = replicated(&client, fence, replicas, timeout, &mut followers).await;
         for wish in group.drain(..) {
             let _gone = wish.done.send(holder.as_ref() == Some(&wish.replid));
         }
@@ -135,16 +140,28 @@ impl Followers {
 }
 
 /// Waits for the replicas; tells the history of the server that has them.
-async fn replicated(client: &Client, replicas: u32, timeout: Duration, followers: &mut Followers) -> Option<Replid> {
+///
+/// A `WAIT` covers what the connection itself has written, on newer servers nothing else. What is to be confirmed may have
+/// come over another one, before a reconnect or by the node that a resend has left: so each group writes a little first.
+async fn replicated(
+    client: &Client,
+    fence: String,
+    replicas: u32,
+    timeout: Duration,
+    followers: &mut Followers,
+) -> Option<Replid> {
     if followers.replid.is_none() {
         followers.read(&client.info::<String>(Some(InfoKind::Replication)).await.ok()?);
     }
     let wanted = i64::from(replicas).max(i64::try_from(followers.prompt).unwrap_or(i64::MAX));
     let timeout = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
     // One behind the other on the same connection: a reconnect between the post and here shows in the history.
-    let (reached, info): (Result<i64, Error>, Result<String, Error>) =
-        futures::join!(client.wait(wanted, timeout), client.info(Some(InfoKind::Replication)));
-    match (reached, info) {
+    let (written, reached, info): (Result<(), Error>, Result<i64, Error>, Result<String, Error>) = futures::join!(
+        client.set(fence, "", Some(Expiration::PX(FENCE_MS)), None, false),
+        client.wait(wanted, timeout),
+        client.info(Some(InfoKind::Replication))
+    );
+    match (written.and(reached), info) {
         (Ok(reached), Ok(info)) => {
             followers.read(&info);
             if reached >= wanted && !followers.may_be_deposed() {

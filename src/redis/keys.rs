@@ -71,6 +71,11 @@ impl Keys {
         format!("rc:{{p{partition}}}:canary:{node}")
     }
 
+    /// Written before replicas are waited for, so that there is something to wait for.
+    pub fn fence(self, partition: u16) -> String {
+        format!("rc:{{p{partition}}}:fence")
+    }
+
     /// Rooms of the partition with news.
     pub fn active(self, partition: u16) -> String {
         format!("rc:{{p{partition}}}:active")

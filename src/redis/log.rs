@@ -218,7 +218,7 @@ impl Redis {
             .map(|value| read_posted(value).ok_or_else(unexpected))
             .collect::<Result<_, _>>()?;
         if posted.iter().any(|posted| matches!(posted, Posted::Stored(_))) {
-            self.commit(&client, Replid::of_epoch(&epoch)).await?;
+            self.commit(&client, room, Replid::of_epoch(&epoch)).await?;
         }
         Ok(posted)
     }

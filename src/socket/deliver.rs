@@ -20,7 +20,7 @@ use super::protocol::{SyncLost, event};
 use super::reply::is_full;
 use super::transport::Transports;
 use super::{Session, Socket};
-use crate::chat::feed::{Feed, Offer};
+use crate::chat::feed::{Feed, Member, Offer};
 use crate::chat::{Chat, ChatError};
 use crate::model::{Epoch, Position, RoomEvent, RoomId};
 use crate::redis::{Bus, BusItem, LogPage};
@@ -289,8 +289,13 @@ impl Deliver {
     }
 
     /// Tells members whose continuity is broken: protocol 2 by `sync:lost`, the others by closing their transport.
-    fn tell_broken(&self, feed: &mut RoomFeed, room: &RoomId, page: &LogPage) {
-        for (sid, member) in feed.displaced_members() {
+    fn tell_broken<'a>(
+        &self,
+        members: impl Iterator<Item = (&'a Sid, &'a mut Member<Peer>)>,
+        room: &RoomId,
+        page: &LogPage,
+    ) {
+        for (sid, member) in members {
             if member.handle.proto2 {
                 let lost = SyncLost {
                     room_id: room,
@@ -308,11 +313,15 @@ impl Deliver {
     pub fn cut_silent(&self, limit: Duration) {
         for room in &self.rooms {
             if self.bus.silence_of(&room.id) >= limit {
-                let members: Vec<Sid> = room.feed().members().map(|(sid, _)| *sid).collect();
-                for sid in members {
-                    self.cut(sid, "silent");
-                }
+                self.cut_members(&room, "silent");
             }
+        }
+    }
+
+    fn cut_members(&self, room: &Room, reason: &'static str) {
+        let members: Vec<Sid> = room.feed().members().map(|(sid, _)| *sid).collect();
+        for sid in members {
+            self.cut(sid, reason);
         }
     }
 

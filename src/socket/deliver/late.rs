@@ -16,6 +16,8 @@ const LAG_MAX_EVENTS: u64 = 500;
 const RETRY: Duration = Duration::from_millis(50);
 /// Pages without what was seen on the bus before the hole is given up: a log that lost events will not find them.
 const FRUITLESS_MAX: u32 = 100;
+/// A room whose log cannot be read for so long lets its members go: they may be missing something.
+const UNREAD_MAX: Duration = Duration::from_secs(9);
 /// Rooms refilled at once after a reconnect.
 const REFILLS_PARALLEL: usize = 32;
 
@@ -72,6 +74,9 @@ impl Deliver {
                 tokio::time::sleep(RETRY).await;
             } else if room.feed().go_live(&socket.id, generation, at) {
                 break None;
+            } else if page.events.is_empty() {
+                // The feed has yet to come to where this member stands.
+                tokio::time::sleep(RETRY).await;
             }
         };
         self.metrics.lagging_sockets.dec();
@@ -83,15 +88,23 @@ impl Deliver {
     /// Fills a hole of the room from its log, up to everything that was seen.
     pub(super) async fn fill(self: Arc<Self>, chat: Arc<Chat>, room: Arc<Room>) {
         let mut fruitless = 0;
+        let mut read = Instant::now();
         loop {
             let from = room.feed().top();
             let Ok(page) = chat.events_after(&room.id, from).await else {
                 if self.rooms.get(&room.id).is_none_or(|known| !Arc::ptr_eq(&known, &room)) {
                     return;
                 }
+                if read.elapsed() >= UNREAD_MAX {
+                    // Nothing is delivered meanwhile: who is here must not wait in silence.
+                    read = Instant::now();
+                    tracing::error!(room = %room.id, "the log cannot be read: letting the members go");
+                    self.cut_members(&room, "unreadable");
+                }
                 tokio::time::sleep(RETRY).await;
                 continue;
             };
+            read = Instant::now();
             if self.take_page(&chat, &room, &page, fruitless >= FRUITLESS_MAX) {
                 return;
             }
@@ -113,9 +126,10 @@ impl Deliver {
         let mut feed = room.feed();
         match feed.check_page(page) {
             Fill::Continues => {}
+            Fill::Strays => self.tell_broken(feed.stray_members(), &room.id, page),
             broken => {
                 tracing::warn!(room = %room.id, ?broken, "continuity lost");
-                self.tell_broken(&mut feed, &room.id, page);
+                self.tell_broken(feed.displaced_members(), &room.id, page);
                 if matches!(broken, Fill::LostTail(_)) {
                     // The page was read after a place that no longer exists.
                     return false;
@@ -135,7 +149,7 @@ impl Deliver {
         if give_up {
             tracing::error!(room = %room.id, "the log does not hold what was seen on the bus");
             feed.abandon_hole(page);
-            self.tell_broken(&mut feed, &room.id, page);
+            self.tell_broken(feed.displaced_members(), &room.id, page);
             return feed.finish_fill(false);
         }
         false

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Deliver;
 use crate::chat::Chat;
 use crate::chat::feed::Offer;
-use crate::model::{RoomId, UnixMs};
+use crate::model::{RoomId, UnixMs, unix_ms};
 use crate::redis::Redis;
 
 /// Between two checks: with the grace and the wait of a `roomUpdate` for its turn, news is known within 5 s.
@@ -31,10 +31,12 @@ struct Seen {
 }
 
 impl Seen {
-    fn since(&self, partition: u16) -> UnixMs {
+    /// From when on to ask. Never later than the overlap before `now`: a hot room's time may run ahead of the clock, and
+    /// would hide the others.
+    fn since(&self, partition: u16, now: UnixMs) -> UnixMs {
         self.newest
             .get(&partition)
-            .map_or(0, |newest| newest.saturating_sub(OVERLAP_MS))
+            .map_or(0, |newest| (*newest).min(now).saturating_sub(OVERLAP_MS))
     }
 
     /// Whether this is news; notes it.
@@ -45,13 +47,13 @@ impl Seen {
     }
 
     /// Forgets what no check will be told again.
-    fn forget_old(&mut self, partition: impl Fn(&RoomId) -> u16, wanted: &HashSet<u16>) {
+    fn forget_old(&mut self, partition: impl Fn(&RoomId) -> u16, wanted: &HashSet<u16>, now: UnixMs) {
         let newest = &mut self.newest;
         newest.retain(|partition, _| wanted.contains(partition));
         self.rooms.retain(|room, ts| {
             newest
                 .get(&partition(room))
-                .is_some_and(|newest| *ts + OVERLAP_MS >= *newest)
+                .is_some_and(|newest| *ts + OVERLAP_MS >= (*newest).min(now))
         });
     }
 }
@@ -107,6 +109,7 @@ impl Deliver {
 
     /// The rooms wanted here in which something has happened since the last check, with the time of the newest event.
     async fn news(&self, redis: &Redis, seen: &mut Seen) -> Result<Vec<(RoomId, UnixMs)>, crate::redis::RedisError> {
+        let now = unix_ms();
         let partition = |room: &RoomId| redis.keys.partition(room.as_str());
         let joined = self.rooms.iter().map(|room| partition(room.key()));
         let wanted: HashSet<u16> = joined
@@ -114,7 +117,7 @@ impl Deliver {
             .collect();
         let asked: Vec<(u16, UnixMs)> = wanted
             .iter()
-            .map(|partition| (*partition, seen.since(*partition)))
+            .map(|partition| (*partition, seen.since(*partition, now)))
             .collect();
         let mut news = Vec::new();
         for (partition, room, ts) in redis.active_rooms(&asked).await? {
@@ -123,7 +126,7 @@ impl Deliver {
                 news.push((room, ts));
             }
         }
-        seen.forget_old(partition, &wanted);
+        seen.forget_old(partition, &wanted, now);
         Ok(news)
     }
 
@@ -169,11 +172,16 @@ mod tests {
         assert!(!seen.note(1, &room("a"), 100_000));
         assert!(seen.note(1, &room("a"), 100_001));
         assert!(seen.note(1, &room("b"), 150_000));
-        assert_eq!(seen.since(1), 140_000);
-        assert_eq!(seen.since(2), 0);
-        seen.forget_old(|_| 1, &HashSet::from([1]));
+        assert_eq!(seen.since(1, 200_000), 140_000);
+        assert_eq!(
+            seen.since(1, 120_000),
+            110_000,
+            "a time ahead of the clock hides nothing"
+        );
+        assert_eq!(seen.since(2, 200_000), 0);
+        seen.forget_old(|_| 1, &HashSet::from([1]), 200_000);
         assert_eq!(seen.rooms.len(), 1, "only what lies within the overlap is kept");
-        seen.forget_old(|_| 1, &HashSet::new());
+        seen.forget_old(|_| 1, &HashSet::new(), 200_000);
         assert!(seen.rooms.is_empty() && seen.newest.is_empty());
     }
 }
