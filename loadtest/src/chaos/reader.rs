@@ -15,6 +15,10 @@ use super::member::{Profile, Suffer};
 use crate::checker::Entry;
 use crate::client::{Client, Event, PendingAck};
 
+/// The most that a legacy page holds, messages.
+const PAGE_MESSAGES: usize = 1000;
+/// The same in bytes of JSON.
+const PAGE_BYTES: usize = 1024 * 1024;
 /// Between two tries to join where the server names no time.
 const RETRY: Duration = Duration::from_millis(300);
 
@@ -118,7 +122,13 @@ impl Reader {
         loop {
             tokio::select! {
                 event = events.recv() => {
-                    let Some(event) = event else { return End::Lost };
+                    let Some(event) = event else {
+                        if resume_at.is_some() {
+                            // Whoever lost its connection while it did not read is as free as any other.
+                            self.history.hold(index, false);
+                        }
+                        return End::Lost;
+                    };
                     if self.take(&event) {
                         joined.send_replace(false);
                         joining = self.join(client);
@@ -199,7 +209,10 @@ impl Reader {
                 false
             }
             "previousMessages" => match event.arg::<Vec<Message>>(0) {
-                Ok(messages) => self.record_page(messages, event.arg::<Option<PreviousInfo>>(1).ok().flatten()),
+                Ok(messages) => {
+                    let info = event.arg::<Option<PreviousInfo>>(1).ok().flatten();
+                    self.record_page(messages, info, event.raw().len())
+                }
                 Err(error) => {
                     self.find(&format!("got an unreadable page ({error})"));
                     false
@@ -229,14 +242,23 @@ impl Reader {
         }
     }
 
-    fn record_page(&mut self, messages: Vec<Message>, info: Option<PreviousInfo>) -> bool {
+    /// `bytes` is the size of the whole page.
+    fn record_page(&mut self, messages: Vec<Message>, info: Option<PreviousInfo>, bytes: usize) -> bool {
         self.pages += 1;
         // A page that was asked for while events came live may repeat them.
         self.repeats |= self.pages > 1;
         if self.profile.proto2 && info.is_none() {
             self.find("got previousMessages without its second argument");
         }
-        if self.sent_cursor && info.as_ref().is_some_and(|info| !info.recovered) {
+        // A legacy page holds the newest only, and cannot say that there was more: it is full when not even one more
+        // message of this size fits.
+        let one = bytes / messages.len().max(1);
+        let is_full = messages.len() >= PAGE_MESSAGES || bytes + one > PAGE_BYTES;
+        let unrecovered = match &info {
+            Some(info) => !info.recovered,
+            None => !self.profile.proto2 && is_full,
+        };
+        if self.sent_cursor && unrecovered {
             self.repeats = true;
             let (name, room) = self.names();
             self.history.checker().recovered(name, room, false);
