@@ -7,6 +7,8 @@ use proptest::test_runner::TestCaseError;
 use roomcast::model::{EventKind, Position};
 use roomcast::redis::{After, Authority, Draft, LogPage, PageLimit, PostLimits, Posted, Receipt, Take};
 
+use super::archive::{Archive, Waiting, archive_size};
+
 /// A log is cut in steps of this many events.
 const TRIM_SLACK: usize = 256;
 const EPOCHS_MAX: usize = 16;
@@ -91,7 +93,7 @@ impl Room {
         drafts: &[Draft],
         limits: PostLimits,
         clock: Clock,
-        archived: &mut Vec<String>,
+        archived: &mut Vec<Waiting>,
         answers: &[Posted],
     ) -> Result<Vec<Stored>, TestCaseError> {
         prop_assert_eq!(drafts.len(), answers.len());
@@ -152,7 +154,10 @@ impl Room {
             if let Some(cid) = cid {
                 self.known.insert(cid, (draft.hash, expected));
             }
-            archived.push(event.json.clone());
+            archived.push(Waiting {
+                json: event.json.clone(),
+                stored: clock,
+            });
             self.log.push(event.clone());
             stored.push(event);
         }
@@ -280,14 +285,9 @@ fn is_above(position: Position, after: After) -> bool {
     }
 }
 
-/// What waiting events count for: their JSON and a constant for each entry.
-pub fn archive_size(waiting: &[String]) -> usize {
-    waiting.iter().map(|json| json.len() + 100).sum()
-}
-
-/// All rooms and, per partition, the events waiting for the archive.
+/// All rooms, and the archive of each partition.
 #[derive(Debug, Clone, Default)]
 pub struct State {
     pub rooms: Vec<Room>,
-    pub archive: Vec<Vec<String>>,
+    pub archives: Vec<Archive>,
 }

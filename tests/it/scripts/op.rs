@@ -5,9 +5,12 @@ use std::fmt;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use super::server::PARTITIONS;
+
 /// Rooms, by index; the names hold what quoting, patterns and key names could stumble over.
 pub const ROOMS: [&str; 3] = ["r", "방 1:log", "x%d\"\\-.*[^$"];
 pub const USERS: [&str; 3] = ["p0", "사용자 1", "u|2%s"];
+pub const WORKERS: [&str; 2] = ["w0", "w1"];
 const TEXTS: [&str; 4] = [
     "hi",
     "%d %1 \\u0000 \\\"}{",
@@ -59,10 +62,22 @@ pub enum Op {
     PublishUpdate {
         room: usize,
     },
+    /// A worker saves the oldest events, while another has read so many too.
     Archived {
         partition: usize,
         count: u64,
+        others: u64,
         refused: bool,
+    },
+    /// A worker wants a partition's archive for itself.
+    Lease {
+        partition: usize,
+        worker: usize,
+        seconds: u64,
+    },
+    /// The life of a lease ends.
+    EndLease {
+        partition: usize,
     },
     FlushScripts,
     /// Another server writes on; the room is looked at each time.
@@ -177,7 +192,8 @@ pub fn text(content: usize) -> &'static str {
 }
 
 fn op(restarts: bool) -> impl Strategy<Value = Op> {
-    let room = || 0..ROOMS.len();
+    let (room, partition) = (|| 0..ROOMS.len(), || 0..usize::from(PARTITIONS));
+    let others = prop_oneof![2 => Just(0), 1 => 1..30_u64];
     let post = (
         room(),
         prop::collection::vec(words(), 1..6),
@@ -207,9 +223,13 @@ fn op(restarts: bool) -> impl Strategy<Value = Op> {
         8 => room().prop_map(|room| Op::ForgetRoom { room }),
         10 => room().prop_map(|room| Op::ClockGoesBack { room }),
         10 => room().prop_map(|room| Op::PublishUpdate { room }),
-        25 => (0..2_usize, 1..20_u64, prop::bool::weighted(0.2)).prop_map(|(partition, count, refused)| {
-            Op::Archived { partition, count, refused }
+        25 => (partition(), 1..20_u64, others, prop::bool::weighted(0.2)).prop_map(
+            |(partition, count, others, refused)| Op::Archived { partition, count, others, refused }
+        ),
+        20 => (partition(), 0..WORKERS.len(), 100..900_u64).prop_map(|(partition, worker, seconds)| Op::Lease {
+            partition, worker, seconds
         }),
+        5 => partition().prop_map(|partition| Op::EndLease { partition }),
         10 => Just(Op::FlushScripts),
         20 => (room(), prop_oneof![4 => 0..3_usize, 1 => 15..20_usize]).prop_map(|(room, times)| Op::Elect { room, times }),
         15 => Just(Op::Save),
