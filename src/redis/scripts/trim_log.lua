@@ -11,8 +11,8 @@ if not archived or not keep or not keep_ms then return redis.error_reply('ERR tr
 local room = open_room(log, meta)
 local upto = math.min(archived, room.seq - keep, room.floor_seq + TRIM_MAX)
 if room.len == 0 or upto <= room.floor_seq then return 0 end
--- The newest entry that is old enough.
-local old = redis.call('XREVRANGE', log, string.format('%d', room.now - keep_ms), '-', 'COUNT', 1)[1]
+-- The newest entry that is old enough; no id has a time below 0.
+local old = redis.call('XREVRANGE', log, string.format('%d', math.max(0, room.now - keep_ms)), '-', 'COUNT', 1)[1]
 if not old then return 0 end
 local id = entry_of_seq(log, room, math.min(upto, seq_of(old[1])))
 if not id then return 0 end
