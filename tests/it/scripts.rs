@@ -11,6 +11,7 @@ mod run;
 mod server;
 mod spoil;
 mod time;
+mod trim;
 mod wire;
 
 use std::cell::RefCell;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
+use roomcast::redis::PostLimits;
 
 use super::model::Clock;
-use super::op::{ROOMS, WORKERS};
+use super::op::{ROOMS, WORKERS, Words};
 use super::run::Run;
 
 /// What an entry counts for beside its JSON.
@@ -103,6 +104,21 @@ impl Run<'_> {
             is_oldest(oldest, &archives[..upto])?;
         }
         Ok(())
+    }
+
+    /// The archive is emptied behind the scripts' back: its size must not hold up the next message for ever.
+    pub async fn empty_archive(&mut self, room: usize) -> Result<(), TestCaseError> {
+        let partition = self.server.partition(room);
+        let key = self.server.redis.keys.archive(number(partition));
+        self.server.wire.call(&["DEL", &key]).await;
+        self.state.archives[partition].waiting.clear();
+        let limits = PostLimits {
+            log_max_len: 1000,
+            archive_max_bytes: 1,
+        };
+        let draft = self.draft(room, &Words::MESSAGE);
+        self.post(room, &[draft], limits).await?;
+        self.archive_matches().await
     }
 
     /// A worker takes or renews the lease, unless another has it.

@@ -8,7 +8,7 @@ use roomcast::redis::{After, Draft, PageLimit, PostLimits, Take};
 use super::archive::archive_size;
 use super::checks;
 use super::model::State;
-use super::op::{Bytes, Op, ROOMS, What, Words};
+use super::op::{Bytes, Op, ROOMS, Words};
 use super::server::{PARTITIONS, Server};
 
 /// A deployment's rooms next to the model of them.
@@ -81,13 +81,7 @@ impl<'a> Run<'a> {
                 .await
             }
             Op::Burst { room, count, log_cap } => {
-                let words = Words {
-                    user: 0,
-                    what: What::Message,
-                    cid: None,
-                    content: 0,
-                };
-                let drafts = vec![self.draft(*room, &words); *count];
+                let drafts = vec![self.draft(*room, &Words::MESSAGE); *count];
                 self.post(
                     *room,
                     &drafts,
@@ -138,6 +132,14 @@ impl<'a> Run<'a> {
                 others,
                 refused,
             } => self.archived(*partition, *count, *others, *refused).await,
+            Op::Trim {
+                room,
+                archived,
+                keep,
+                age,
+            } => self.trim(*room, archived, *keep, age).await,
+            Op::LongAgo { room, count } => self.long_ago(*room, *count).await,
+            Op::EmptyArchive { room } => self.empty_archive(*room).await,
             Op::Lease {
                 partition,
                 worker,
@@ -235,7 +237,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes note of the epoch that the last call must have opened, or not.
-    async fn opened(&mut self, room: usize) -> Result<(), TestCaseError> {
+    pub async fn opened(&mut self, room: usize) -> Result<(), TestCaseError> {
         let meta = self.server.redis.keys.meta(&self.server.rooms[room]);
         let epoch = self.server.wire.call(&["HGET", &meta, "epoch"]).await.text();
         let model = &mut self.state.rooms[room];
@@ -263,7 +265,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn published(&mut self, room: usize, messages: Vec<String>) -> Result<(), TestCaseError> {
+    pub async fn published(&mut self, room: usize, messages: Vec<String>) -> Result<(), TestCaseError> {
         let channel = self.server.redis.keys.live(&self.server.rooms[room]);
         let expected: Vec<_> = messages.into_iter().map(|message| (channel.clone(), message)).collect();
         prop_assert_eq!(self.server.live.published().await, expected, "published");
