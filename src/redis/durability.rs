@@ -8,7 +8,7 @@
 //!   have connections of their own, because a `WAIT` holds up what comes behind it.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fred::prelude::*;
 use fred::types::InfoKind;
@@ -19,6 +19,10 @@ use crate::config::{ConfigError, Durability};
 
 /// Posts that wait for one confirmation at most; more share the next.
 const GROUP_MAX: usize = 1024;
+/// A replica that is not further behind keeps up: they report once a second.
+const PROMPT_MAX: Duration = Duration::from_secs(2);
+/// Within this time after a promotion every node has turned to the new primary.
+const FAILOVER_MAX: Duration = Duration::from_secs(5);
 
 /// What a server calls the history that it writes: it changes in every restart and failover.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,33 +83,78 @@ impl Commits {
 
 async fn confirm(client: Client, replicas: u32, timeout: Duration, mut wished: mpsc::UnboundedReceiver<Wish>) {
     let mut group = Vec::new();
+    let mut followers = Followers::default();
     while wished.recv_many(&mut group, GROUP_MAX).await > 0 {
-        let holder = replicated(&client, replicas, timeout).await;
+        let holder = replicated(&client, replicas, timeout, &mut followers).await;
         for wish in group.drain(..) {
             let _gone = wish.done.send(holder.as_ref() == Some(&wish.replid));
         }
     }
 }
 
+/// What a primary says about its replicas, and since when one of them is missing.
+///
+/// A replica that is promoted leaves its primary, which goes on acknowledging with the help of the others until clients
+/// and sentinels have turned away from it; all of that is lost. So every replica that keeps up must have a write, and
+/// when one has left, nothing counts as stored until the failover that may be behind it would be over.
+#[derive(Debug, Default)]
+struct Followers {
+    replid: Option<Replid>,
+    connected: usize,
+    /// Those that acknowledge without delay.
+    prompt: usize,
+    left: Option<Instant>,
+}
+
+impl Followers {
+    /// Reads `INFO replication`.
+    fn read(&mut self, info: &str) {
+        let replid = Replid::of_info(info);
+        let lags = info.lines().filter_map(|line| {
+            let (name, fields) = line.strip_prefix("slave")?.split_once(':')?;
+            name.parse::<u32>().ok()?;
+            let lag = fields.trim().rsplit_once("lag=")?.1.parse::<u64>().ok()?;
+            Some((fields.contains("state=online"), lag))
+        });
+        let (connected, prompt) = lags.fold((0, 0), |(connected, prompt), (online, lag)| {
+            let is_prompt = online && lag <= PROMPT_MAX.as_secs();
+            (connected + 1, prompt + usize::from(is_prompt))
+        });
+        if self.replid != replid {
+            *self = Self::default();
+        } else if connected < self.connected {
+            self.left = Some(Instant::now());
+        }
+        (self.replid, self.connected, self.prompt) = (replid, connected, prompt);
+    }
+
+    /// Whether one has left so recently that it may have been promoted.
+    fn may_be_deposed(&self) -> bool {
+        self.left.is_some_and(|left| left.elapsed() < FAILOVER_MAX)
+    }
+}
+
 /// Waits for the replicas; tells the history of the server that has them.
-async fn replicated(client: &Client, replicas: u32, timeout: Duration) -> Option<Replid> {
+async fn replicated(client: &Client, replicas: u32, timeout: Duration, followers: &mut Followers) -> Option<Replid> {
+    if followers.replid.is_none() {
+        followers.read(&client.info::<String>(Some(InfoKind::Replication)).await.ok()?);
+    }
+    let wanted = i64::from(replicas).max(i64::try_from(followers.prompt).unwrap_or(i64::MAX));
     let timeout = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
     // One behind the other on the same connection: a reconnect between the post and here shows in the history.
-    let (reached, info): (Result<i64, Error>, Result<String, Error>) = futures::join!(
-        client.wait(i64::from(replicas), timeout),
-        client.info(Some(InfoKind::Replication))
-    );
+    let (reached, info): (Result<i64, Error>, Result<String, Error>) =
+        futures::join!(client.wait(wanted, timeout), client.info(Some(InfoKind::Replication)));
     match (reached, info) {
-        (Ok(reached), Ok(info)) if reached >= i64::from(replicas) => Replid::of_info(&info),
-        (Ok(reached), Ok(_)) => {
-            tracing::warn!(reached, wanted = replicas, "posts are not replicated in time");
-            None
+        (Ok(reached), Ok(info)) => {
+            followers.read(&info);
+            if reached >= wanted && !followers.may_be_deposed() {
+                return followers.replid.clone();
+            }
+            tracing::warn!(reached, wanted, ?followers, "posts are not known to be replicated");
         }
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::warn!(%error, "posts are not known to be replicated");
-            None
-        }
+        (Err(error), _) | (_, Err(error)) => tracing::warn!(%error, "posts are not known to be replicated"),
     }
+    None
 }
 
 /// The servers' settings that [`check`] looks at.
@@ -191,6 +240,29 @@ mod tests {
         assert!(error.contains("min-replicas-to-write 2"), "{error}");
         let error = verdict(Durability::Replica, &[]).unwrap_err();
         assert!(error.contains("CONFIG GET is not allowed"), "{error}");
+    }
+
+    #[test]
+    fn every_prompt_replica_counts_and_one_that_left_may_have_been_promoted() {
+        let info = |replid: &str, lags: &[u64]| {
+            let lines = lags
+                .iter()
+                .enumerate()
+                .map(|(n, lag)| format!("slave{n}:ip=127.0.0.1,port=7,state=online,offset=5,lag={lag}\r\n"));
+            let lines: String = lines.collect();
+            format!(
+                "role:master\r\nconnected_slaves:{}\r\nslave_priority:1\r\n{lines}master_replid:{replid}\r\n",
+                lags.len()
+            )
+        };
+        let mut followers = Followers::default();
+        followers.read(&info("0123456789", &[0, 9]));
+        assert_eq!((followers.connected, followers.prompt), (2, 1));
+        assert!(!followers.may_be_deposed());
+        followers.read(&info("0123456789", &[0]));
+        assert!(followers.may_be_deposed());
+        followers.read(&info("aaaaaaaaaa", &[]));
+        assert!(!followers.may_be_deposed(), "another primary has its own followers");
     }
 
     #[test]

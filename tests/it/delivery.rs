@@ -6,7 +6,7 @@ use roomcast_load::checker::{Checker, Entry, Mode, Receipt};
 use roomcast_load::client::Client;
 use serde_json::{Value, json};
 
-use crate::support::{World, join, send, until, within};
+use crate::support::{World, join, send, standalone, until, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn message_reaches_members_on_other_nodes() {
@@ -248,4 +248,46 @@ async fn reader_that_lags_is_brought_up_from_the_log_without_a_hole() {
     .await;
     send(&writer, "room-0", "live").await;
     assert_eq!(slow.expect("message").await.unwrap()[0]["message"], "live");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscription_is_shared_lingers_and_ends() {
+    let world = standalone(2, &[]).await;
+    let (first, _) = world.joined(0, 0, "room-0").await;
+    let channel = world.redis.cli(&["PUBSUB", "CHANNELS", "*:room:room-0:live"]).await;
+    assert_eq!(channel.len(), 1);
+    let subscribers = async || world.redis.cli(&["PUBSUB", "NUMSUB", &channel[0]]).await[1].clone();
+    assert_eq!(subscribers().await, "1");
+    let (second, _) = world.joined(0, 4, "room-0").await;
+    assert_eq!(subscribers().await, "1", "one node, one subscription");
+    let (other, _) = world.joined(1, 8, "room-0").await;
+    assert_eq!(subscribers().await, "2");
+    for client in [&first, &other] {
+        assert_eq!(
+            client.emit_ack("leave", &json!({"roomID": "room-0"})).await.unwrap()[0]["ok"],
+            true
+        );
+    }
+    second.kill();
+    until("the socket is gone", Duration::from_secs(10), || async {
+        world.metric(0, "roomcast_connections") == 1.0
+    })
+    .await;
+    assert_eq!(subscribers().await, "2", "people come back");
+    join(&first, "room-0").await;
+    until("the other node lets go", Duration::from_secs(45), || async {
+        subscribers().await == "1"
+    })
+    .await;
+    // The room that somebody came back to is still heard.
+    send(&first, "room-0", "here").await;
+    first.expect("message").await.unwrap();
+    assert_eq!(
+        first.emit_ack("leave", &json!({"roomID": "room-0"})).await.unwrap()[0]["ok"],
+        true
+    );
+    until("nobody listens", Duration::from_secs(45), || async {
+        subscribers().await == "0"
+    })
+    .await;
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use roomcast::redis::NODE_TTL;
 use serde_json::json;
 
 use crate::support::{World, send, until};
@@ -121,4 +122,47 @@ async fn node_that_lost_its_liveness_writes_its_sockets_anew() {
         .await
         .unwrap();
     assert_eq!(ack[0]["ok"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outage_longer_than_a_node_lives_reaps_nobody() {
+    let mut world = World::start(2).await;
+    let (first, _) = world.joined(0, 0, "room-0").await;
+    let (second, _) = world.joined(1, 4, "room-0").await;
+    world.redis.kill().await;
+    let away = tokio::time::Instant::now();
+    for client in [&first, &second] {
+        client.closed().await;
+    }
+    tokio::time::sleep_until(away + NODE_TTL + Duration::from_secs(3)).await;
+    world.redis.resume().await;
+    let mut sids = Vec::new();
+    let mut clients = Vec::new();
+    for (node, user) in [(0, 0), (1, 4)] {
+        until("the node serves again", Duration::from_secs(10), || async {
+            world.nodes[node].health.is_ready()
+        })
+        .await;
+        let (client, _) = world.joined(node, user, "room-0").await;
+        sids.push(client.sid().to_owned());
+        clients.push(client);
+    }
+    sids.sort();
+    until(
+        "the sets hold who is there and nobody else",
+        Duration::from_secs(15),
+        || async {
+            world.redis.members("joinedRoomUsers:room-0").await == sids
+                && world.redis.members("roomUsers:room-0").await == sids
+        },
+    )
+    .await;
+    // Long enough for both to look for dead nodes again and again.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(world.redis.members("joinedRoomUsers:room-0").await, sids);
+    for node in 0..2 {
+        assert_eq!(world.metric(node, "roomcast_reaped_sockets_total"), 0.0);
+    }
+    send(&clients[0], "room-0", "still here").await;
+    clients[1].expect("message").await.unwrap();
 }

@@ -31,12 +31,26 @@ pub struct MemberState {
     pub seen_probe: AtomicU64,
     /// The newest place it saw.
     pub top_seq: AtomicU64,
+    /// The id of its present socket; empty while it has none.
+    sid: Mutex<String>,
     /// Whether it is in its room.
     pub joined: AtomicBool,
     /// Nothing of it is still to be acked, and nothing will come.
     pub idle: AtomicBool,
     /// Ms since the start until which we kept it from reading ourselves; `u64::MAX` while we do.
     held: AtomicU64,
+}
+
+impl MemberState {
+    /// The id of its present socket; empty while it has none.
+    pub fn sid(&self) -> String {
+        self.sid.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes its present socket.
+    pub fn set_sid(&self, sid: &str) {
+        sid.clone_into(&mut self.sid.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// What happened, for the summary.
@@ -81,6 +95,7 @@ impl History {
             room: index % rooms,
             seen_probe: AtomicU64::new(0),
             top_seq: AtomicU64::new(0),
+            sid: Mutex::default(),
             joined: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             held: AtomicU64::new(0),

@@ -131,6 +131,7 @@ impl Member {
     async fn talk(&mut self, client: &Client, events: &mut mpsc::Receiver<crate::client::Event>) -> End {
         let joined = watch::Sender::new(false);
         let state = &self.history.members[self.profile.index];
+        state.set_sid(client.sid());
         let reading = self.reader.run(client, events, &mut self.suffer, &joined);
         let end = match &mut self.writer {
             None => reading.await,
@@ -140,6 +141,7 @@ impl Member {
             },
         };
         state.joined.store(false, Ordering::Relaxed);
+        state.set_sid("");
         end
     }
 

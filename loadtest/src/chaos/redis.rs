@@ -212,6 +212,14 @@ impl Redis {
         Ok(found)
     }
 
+    /// The members of a set, wherever it is.
+    pub async fn members(&self, key: &str) -> io::Result<Vec<String>> {
+        let masters = self.masters().await;
+        let first = masters.first().ok_or_else(|| io::Error::other("no master answers"))?;
+        let members = call_routed(self.servers[*first].port, &["SMEMBERS", key]).await?;
+        Ok(members.list().iter().map(|member| member.text().to_owned()).collect())
+    }
+
     /// A page of a log from the server that owns it.
     pub async fn range(&self, port: u16, key: &str, from: &str) -> io::Result<Vec<Reply>> {
         let page = call_routed(port, &["XRANGE", key, from, "+", "COUNT", "1000"]).await?;

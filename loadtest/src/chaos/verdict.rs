@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::child::wait_until;
 use super::crowd::Crowd;
 use super::deploy::Deployment;
+use super::history::MemberState;
 use super::logs::Logs;
 use crate::checker::{Entry, LostTail, Report};
 
@@ -18,6 +19,8 @@ const CLOSE_MAX: Duration = Duration::from_secs(30);
 const SEEN_MAX: Duration = Duration::from_secs(10);
 /// How long the archive may take to drain.
 const ARCHIVE_MAX: Duration = Duration::from_secs(30);
+/// How long traces of dead nodes may stay: nobody reaps before Redis has been reachable for a minute.
+const GHOSTS_MAX: Duration = Duration::from_secs(80);
 
 /// Lets everything come to rest and judges it; whatever the checker cannot see goes to the findings.
 pub async fn judge(deployment: &Deployment, crowd: &Crowd, logs: &mut Logs, lost_tail: LostTail) -> io::Result<Report> {
@@ -48,6 +51,9 @@ pub async fn judge(deployment: &Deployment, crowd: &Crowd, logs: &mut Logs, lost
         checker.log(room, log.iter().map(super::logs::LogEntry::entry));
         checker.archive(room, archived.iter().filter_map(entry));
     }
+    for ghosts in find_ghosts(deployment, crowd).await {
+        history.find(format!("{ghosts}, {GHOSTS_MAX:?} after everything was healed"));
+    }
     let mut checker = history.checker();
     for room in &history.rooms {
         if !logs.rooms.contains_key(&room.name) {
@@ -70,4 +76,30 @@ fn entry(message: &Value) -> Option<Entry<'_>> {
         id: message["id"].as_str()?,
         key: message["message"].as_str()?.split(' ').next(),
     })
+}
+
+/// What the legacy sets hold that is not there, and what they lack, when they had the time to become true.
+async fn find_ghosts(deployment: &Deployment, crowd: &Crowd) -> Vec<String> {
+    let mut wrong = Vec::new();
+    wait_until(GHOSTS_MAX, async || {
+        wrong.clear();
+        for (index, room) in crowd.history.rooms.iter().enumerate() {
+            let sids = crowd.history.members.iter().filter(|member| member.room == index);
+            let mut there: Vec<String> = sids.map(MemberState::sid).filter(|sid| !sid.is_empty()).collect();
+            there.sort();
+            for key in [
+                format!("joinedRoomUsers:{}", room.name),
+                format!("roomUsers:{}", room.name),
+            ] {
+                let mut found = deployment.redis.members(&key).await.unwrap_or_default();
+                found.sort();
+                if found != there {
+                    wrong.push(format!("{key} holds {found:?} instead of {there:?}"));
+                }
+            }
+        }
+        wrong.is_empty()
+    })
+    .await;
+    wrong
 }
