@@ -12,7 +12,7 @@ use super::archive::{Archive, Waiting, archive_size};
 /// A log is cut in steps of this many events.
 const TRIM_SLACK: usize = 256;
 /// Events that one trim removes at most.
-const TRIM_MAX: u64 = 2000;
+pub const TRIM_MAX: u64 = 2000;
 const EPOCHS_MAX: usize = 16;
 
 /// The bounds of the server's clock during a call, Unix ms.

@@ -7,6 +7,7 @@ use proptest::test_runner::TestCaseError;
 use roomcast::model::unix_ms;
 use roomcast::redis::{After, LogKeep, PageLimit, Take};
 
+use super::model::TRIM_MAX;
 use super::op::{Age, Op, Upto, Words};
 use super::run::Run;
 
@@ -87,6 +88,10 @@ impl Run<'_> {
         let (seq, ts) = (top.seq.to_string(), top.ts.to_string());
         wire.call(&["HSET", &meta, "seq", &seq, "ts", &ts]).await;
         wire.call(&["PEXPIRE", &log, &HOUR.as_millis().to_string()]).await;
+        if u64::from(count) > TRIM_MAX {
+            // more than one trim removes
+            self.trim(room, &Upto::Beyond, 0, &Age::Hour).await?;
+        }
         Ok(())
     }
 }
