@@ -1,5 +1,6 @@
 //! The Lua scripts against a model of the rooms: random operations, every answer predicted.
 
+mod archive;
 mod checks;
 mod counters;
 mod input;
@@ -10,6 +11,7 @@ mod run;
 mod server;
 mod spoil;
 mod time;
+mod trim;
 mod wire;
 
 use std::cell::RefCell;

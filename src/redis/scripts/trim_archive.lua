@@ -6,6 +6,7 @@
 local ENTRY_BYTES = 100   -- what an entry takes beside its JSON; post counts the same
 
 local archive, size = KEYS[1], KEYS[2]
+redis.call('GET', size) -- a wrong type fails here, before anything is removed
 local removed, bytes = 0, 0
 for _, id in ipairs(ARGV) do
   local entry = redis.call('XRANGE', archive, id, id)[1]

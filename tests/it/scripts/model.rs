@@ -5,10 +5,14 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use roomcast::model::{EventKind, Position};
-use roomcast::redis::{After, Authority, Draft, LogPage, PageLimit, PostLimits, Posted, Receipt, Take};
+use roomcast::redis::{After, Authority, Draft, LogKeep, LogPage, PageLimit, PostLimits, Posted, Receipt, Take};
+
+use super::archive::{Archive, Waiting, archive_size};
 
 /// A log is cut in steps of this many events.
 const TRIM_SLACK: usize = 256;
+/// Events that one trim removes at most.
+pub const TRIM_MAX: u64 = 2000;
 const EPOCHS_MAX: usize = 16;
 
 /// The bounds of the server's clock during a call, Unix ms.
@@ -91,7 +95,7 @@ impl Room {
         drafts: &[Draft],
         limits: PostLimits,
         clock: Clock,
-        archived: &mut Vec<String>,
+        archived: &mut Vec<Waiting>,
         answers: &[Posted],
     ) -> Result<Vec<Stored>, TestCaseError> {
         prop_assert_eq!(drafts.len(), answers.len());
@@ -152,7 +156,10 @@ impl Room {
             if let Some(cid) = cid {
                 self.known.insert(cid, (draft.hash, expected));
             }
-            archived.push(event.json.clone());
+            archived.push(Waiting {
+                json: event.json.clone(),
+                stored: clock,
+            });
             self.log.push(event.clone());
             stored.push(event);
         }
@@ -194,6 +201,37 @@ impl Room {
             json,
             live,
         }
+    }
+
+    /// Puts an event where nothing newer is.
+    pub fn plant(&mut self, draft: &Draft, ts: u64) -> Stored {
+        let event = self.place(draft, ts);
+        self.log.push(event.clone());
+        event
+    }
+
+    /// Judges how many events a trim removed, and removes them.
+    pub fn trim(&mut self, archived: u64, keep: LogKeep, clock: Clock, removed: u64) -> Result<(), TestCaseError> {
+        let kept = self.top.seq.saturating_sub(u64::from(keep.events));
+        let upto = archived.min(kept).min(self.floor().seq + TRIM_MAX);
+        let age = u64::try_from(keep.age.as_millis()).unwrap();
+        // an event becomes old enough by the server's clock
+        let at = |now: u64| {
+            let old = |event: &&Stored| event.position.seq <= upto && event.position.ts + age <= now;
+            self.log.iter().take_while(old).count()
+        };
+        let (least, most) = (at(clock.0), at(clock.1));
+        let removed = usize::try_from(removed).unwrap();
+        prop_assert!(
+            (least..=most).contains(&removed),
+            "removed {}, must be {}",
+            removed,
+            least
+        );
+        if let Some(last) = self.log.drain(..removed).next_back() {
+            self.floor = last.position;
+        }
+        Ok(())
     }
 
     /// What a page without limits would hold, in the order in which it fills.
@@ -280,14 +318,9 @@ fn is_above(position: Position, after: After) -> bool {
     }
 }
 
-/// What waiting events count for: their JSON and a constant for each entry.
-pub fn archive_size(waiting: &[String]) -> usize {
-    waiting.iter().map(|json| json.len() + 100).sum()
-}
-
-/// All rooms and, per partition, the events waiting for the archive.
+/// All rooms, and the archive of each partition.
 #[derive(Debug, Clone, Default)]
 pub struct State {
     pub rooms: Vec<Room>,
-    pub archive: Vec<Vec<String>>,
+    pub archives: Vec<Archive>,
 }

@@ -5,9 +5,12 @@ use std::fmt;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use super::server::PARTITIONS;
+
 /// Rooms, by index; the names hold what quoting, patterns and key names could stumble over.
 pub const ROOMS: [&str; 3] = ["r", "방 1:log", "x%d\"\\-.*[^$"];
 pub const USERS: [&str; 3] = ["p0", "사용자 1", "u|2%s"];
+pub const WORKERS: [&str; 2] = ["w0", "w1"];
 const TEXTS: [&str; 4] = [
     "hi",
     "%d %1 \\u0000 \\\"}{",
@@ -59,10 +62,38 @@ pub enum Op {
     PublishUpdate {
         room: usize,
     },
+    /// A worker saves the oldest events, while another has read so many too.
     Archived {
         partition: usize,
         count: u64,
+        others: u64,
         refused: bool,
+    },
+    /// The worker trims what is archived and old enough.
+    Trim {
+        room: usize,
+        archived: Upto,
+        keep: u32,
+        age: Age,
+    },
+    /// The room begins anew, with events of two hours ago that are archived.
+    LongAgo {
+        room: usize,
+        count: u16,
+    },
+    /// Somebody empties the archive by hand; a message comes after.
+    EmptyArchive {
+        room: usize,
+    },
+    /// A worker wants a partition's archive for itself.
+    Lease {
+        partition: usize,
+        worker: usize,
+        seconds: u64,
+    },
+    /// The life of a lease ends.
+    EndLease {
+        partition: usize,
     },
     FlushScripts,
     /// Another server writes on; the room is looked at each time.
@@ -90,6 +121,7 @@ pub enum Spoilt {
     Gone,
     Archive,
     Active,
+    ArchiveSize,
     Idempotency,
     LogAhead,
 }
@@ -99,6 +131,8 @@ pub enum Act {
     Post,
     Read,
     Delete,
+    TrimLog,
+    TrimArchive,
 }
 
 /// A draft to be.
@@ -108,6 +142,16 @@ pub struct Words {
     pub what: What,
     pub cid: Option<u8>,
     pub content: usize,
+}
+
+impl Words {
+    /// The plainest message.
+    pub const MESSAGE: Self = Self {
+        user: 0,
+        what: What::Message,
+        cid: None,
+        content: 0,
+    };
 }
 
 #[derive(Debug, Clone)]
@@ -153,6 +197,25 @@ pub enum Bound {
     Beyond(u8),
 }
 
+/// Up to which number events are archived.
+#[derive(Debug, Clone)]
+pub enum Upto {
+    /// About the number of any event the room ever had.
+    Near(Index, i8),
+    Beyond,
+}
+
+/// How old an event must be.
+#[derive(Debug, Clone)]
+pub enum Age {
+    Any,
+    Hour,
+    /// Before the clocks began.
+    Century,
+    /// About as old as any event the room ever had, with some ms off.
+    Of(Index, i8),
+}
+
 /// Operations that print one a line.
 #[derive(Clone)]
 pub struct Ops(pub Vec<Op>);
@@ -177,7 +240,9 @@ pub fn text(content: usize) -> &'static str {
 }
 
 fn op(restarts: bool) -> impl Strategy<Value = Op> {
-    let room = || 0..ROOMS.len();
+    let (room, partition) = (|| 0..ROOMS.len(), || 0..usize::from(PARTITIONS));
+    let others = prop_oneof![2 => Just(0), 1 => 1..30_u64];
+    let keep = prop_oneof![3 => Just(0), 3 => 0..30_u32, 1 => 0..400_u32, 1 => Just(u32::MAX)];
     let post = (
         room(),
         prop::collection::vec(words(), 1..6),
@@ -191,10 +256,17 @@ fn op(restarts: bool) -> impl Strategy<Value = Op> {
         Spoilt::Gone,
         Spoilt::Archive,
         Spoilt::Active,
+        Spoilt::ArchiveSize,
         Spoilt::Idempotency,
         Spoilt::LogAhead,
     ]);
-    let act = prop_oneof![3 => Just(Act::Post), 1 => Just(Act::Read), 1 => Just(Act::Delete)];
+    let act = prop_oneof![
+        5 => Just(Act::Post),
+        1 => Just(Act::Read),
+        1 => Just(Act::Delete),
+        1 => Just(Act::TrimLog),
+        2 => Just(Act::TrimArchive),
+    ];
     prop_oneof![
         300 => post.prop_map(|(room, drafts, log_cap, archive_left)| Op::Post { room, drafts, log_cap, archive_left }),
         220 => read.prop_map(|(room, after, newest, events, bytes, exists)| Op::Read {
@@ -207,9 +279,18 @@ fn op(restarts: bool) -> impl Strategy<Value = Op> {
         8 => room().prop_map(|room| Op::ForgetRoom { room }),
         10 => room().prop_map(|room| Op::ClockGoesBack { room }),
         10 => room().prop_map(|room| Op::PublishUpdate { room }),
-        25 => (0..2_usize, 1..20_u64, prop::bool::weighted(0.2)).prop_map(|(partition, count, refused)| {
-            Op::Archived { partition, count, refused }
+        25 => (partition(), 1..20_u64, others, prop::bool::weighted(0.2)).prop_map(
+            |(partition, count, others, refused)| Op::Archived { partition, count, others, refused }
+        ),
+        60 => (room(), upto(), keep, age()).prop_map(|(room, archived, keep, age)| Op::Trim { room, archived, keep, age }),
+        15 => (room(), prop_oneof![8 => 1..100_u16, 2 => 2001..2300_u16]).prop_map(|(room, count)| Op::LongAgo {
+            room, count
         }),
+        20 => (partition(), 0..WORKERS.len(), 100..900_u64).prop_map(|(partition, worker, seconds)| Op::Lease {
+            partition, worker, seconds
+        }),
+        5 => room().prop_map(|room| Op::EmptyArchive { room }),
+        5 => partition().prop_map(|partition| Op::EndLease { partition }),
         10 => Just(Op::FlushScripts),
         20 => (room(), prop_oneof![4 => 0..3_usize, 1 => 15..20_usize]).prop_map(|(room, times)| Op::Elect { room, times }),
         15 => Just(Op::Save),
@@ -253,6 +334,22 @@ fn bound() -> impl Strategy<Value = Bound> {
         2 => near().prop_map(|(index, off)| Bound::Time(index, off)),
         3 => near().prop_map(|(index, off)| Bound::Seq(index, off)),
         1 => (0..3_u8).prop_map(Bound::Beyond),
+    ]
+}
+
+fn upto() -> impl Strategy<Value = Upto> {
+    prop_oneof![
+        2 => (any::<Index>(), -2..3_i8).prop_map(|(index, off)| Upto::Near(index, off)),
+        1 => Just(Upto::Beyond),
+    ]
+}
+
+fn age() -> impl Strategy<Value = Age> {
+    prop_oneof![
+        4 => Just(Age::Any),
+        2 => Just(Age::Hour),
+        1 => Just(Age::Century),
+        3 => (any::<Index>(), -2..3_i8).prop_map(|(index, off)| Age::Of(index, off)),
     ]
 }
 

@@ -5,9 +5,10 @@ use proptest::test_runner::TestCaseError;
 use roomcast::model::{EventKind, Position, RoomId, unix_ms};
 use roomcast::redis::{After, Draft, PageLimit, PostLimits, Take};
 
+use super::archive::archive_size;
 use super::checks;
-use super::model::{State, archive_size};
-use super::op::{Bytes, Op, ROOMS, What, Words};
+use super::model::State;
+use super::op::{Bytes, Op, ROOMS, Words};
 use super::server::{PARTITIONS, Server};
 
 /// A deployment's rooms next to the model of them.
@@ -28,7 +29,7 @@ impl<'a> Run<'a> {
         server.live.published().await;
         let state = State {
             rooms: vec![Default::default(); ROOMS.len()],
-            archive: vec![Vec::new(); usize::from(PARTITIONS)],
+            archives: vec![Default::default(); usize::from(PARTITIONS)],
         };
         let (ids, places) = (vec![Vec::new(); ROOMS.len()], vec![Vec::new(); ROOMS.len()]);
         Self {
@@ -66,7 +67,7 @@ impl<'a> Run<'a> {
                 archive_left,
             } => {
                 let drafts: Vec<Draft> = drafts.iter().map(|words| self.draft(*room, words)).collect();
-                let waiting = archive_size(&self.state.archive[self.server.partition(*room)]);
+                let waiting = archive_size(&self.state.archives[self.server.partition(*room)].waiting);
                 // What is left is drawn in events; one takes about this much.
                 let archive_max_bytes = archive_left.map_or(usize::MAX >> 1, |left| waiting + left as usize * 300);
                 self.post(
@@ -80,13 +81,7 @@ impl<'a> Run<'a> {
                 .await
             }
             Op::Burst { room, count, log_cap } => {
-                let words = Words {
-                    user: 0,
-                    what: What::Message,
-                    cid: None,
-                    content: 0,
-                };
-                let drafts = vec![self.draft(*room, &words); *count];
+                let drafts = vec![self.draft(*room, &Words::MESSAGE); *count];
                 self.post(
                     *room,
                     &drafts,
@@ -134,8 +129,26 @@ impl<'a> Run<'a> {
             Op::Archived {
                 partition,
                 count,
+                others,
                 refused,
-            } => self.archived(*partition, *count, *refused).await,
+            } => self.archived(*partition, *count, *others, *refused).await,
+            Op::Trim {
+                room,
+                archived,
+                keep,
+                age,
+            } => self.trim(*room, archived, *keep, age).await,
+            Op::LongAgo { room, count } => self.long_ago(*room, *count).await,
+            Op::EmptyArchive { room } => self.empty_archive(*room).await,
+            Op::Lease {
+                partition,
+                worker,
+                seconds,
+            } => self.lease(*partition, *worker, *seconds).await,
+            Op::EndLease { partition } => {
+                self.end_lease(*partition).await;
+                Ok(())
+            }
             Op::Spoil { room, key, act } => self.spoil(*room, *key, *act).await,
             Op::Elect { room, times } => {
                 for _ in 0..*times {
@@ -158,7 +171,7 @@ impl<'a> Run<'a> {
             Op::Wipe => {
                 self.server.wire.call(&["FLUSHALL"]).await;
                 self.state.rooms.fill(Default::default());
-                self.state.archive.fill(Vec::new());
+                self.state.archives.fill(Default::default());
                 self.server.elect().await;
                 Ok(())
             }
@@ -187,7 +200,7 @@ impl<'a> Run<'a> {
         let clock = (before, unix_ms());
         prop_assert!(answers.is_ok(), "{:?}", answers);
         self.opened(room).await?;
-        let waiting = &mut self.state.archive[self.server.partition(room)];
+        let waiting = &mut self.state.archives[self.server.partition(room)].waiting;
         let stored = self.state.rooms[room].post(drafts, limits, clock, waiting, &answers.unwrap())?;
         if let Some(last) = stored.last() {
             let score = self.score(room).await;
@@ -223,58 +236,8 @@ impl<'a> Run<'a> {
         self.state.rooms[room].read(after, take, limit, exists, &page.unwrap())
     }
 
-    async fn archived(&mut self, partition: usize, count: u64, refused: bool) -> Result<(), TestCaseError> {
-        let number = u16::try_from(partition).unwrap();
-        let redis = &self.server.redis;
-        let entries = redis.read_archive(number, count).await.unwrap();
-        let waiting = &mut self.state.archive[partition];
-        let found: Vec<_> = entries.iter().map(|entry| entry.json.get()).collect();
-        let count = waiting.len().min(usize::try_from(count).unwrap());
-        prop_assert_eq!(found, &waiting[..count]);
-        match entries.first() {
-            None => {}
-            Some(first) if refused => {
-                redis.set_aside(number, first).await.unwrap();
-                waiting.remove(0);
-            }
-            Some(_) => {
-                redis.trim_archive(number, &entries).await.unwrap();
-                waiting.drain(..count);
-            }
-        }
-        self.archive_matches().await
-    }
-
-    async fn archive_matches(&mut self) -> Result<(), TestCaseError> {
-        let redis = &self.server.redis;
-        let lengths: Vec<u64> = self.state.archive.iter().map(|waiting| waiting.len() as u64).collect();
-        prop_assert_eq!(redis.archive_backlog().await.unwrap(), lengths);
-        for (partition, waiting) in self.state.archive.iter().enumerate() {
-            let entries = redis
-                .read_archive(u16::try_from(partition).unwrap(), u64::from(u32::MAX))
-                .await
-                .unwrap();
-            let found: Vec<_> = entries.iter().map(|entry| entry.json.get()).collect();
-            prop_assert_eq!(
-                found,
-                waiting.iter().map(String::as_str).collect::<Vec<_>>(),
-                "archive {}",
-                partition
-            );
-            let size = redis.keys.archive_bytes(u16::try_from(partition).unwrap());
-            let size = self.server.wire.call(&["GET", &size]).await.text();
-            prop_assert_eq!(
-                size.parse().unwrap_or(0),
-                archive_size(waiting),
-                "size of archive {}",
-                partition
-            );
-        }
-        Ok(())
-    }
-
     /// Takes note of the epoch that the last call must have opened, or not.
-    async fn opened(&mut self, room: usize) -> Result<(), TestCaseError> {
+    pub async fn opened(&mut self, room: usize) -> Result<(), TestCaseError> {
         let meta = self.server.redis.keys.meta(&self.server.rooms[room]);
         let epoch = self.server.wire.call(&["HGET", &meta, "epoch"]).await.text();
         let model = &mut self.state.rooms[room];
@@ -302,7 +265,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn published(&mut self, room: usize, messages: Vec<String>) -> Result<(), TestCaseError> {
+    pub async fn published(&mut self, room: usize, messages: Vec<String>) -> Result<(), TestCaseError> {
         let channel = self.server.redis.keys.live(&self.server.rooms[room]);
         let expected: Vec<_> = messages.into_iter().map(|message| (channel.clone(), message)).collect();
         prop_assert_eq!(self.server.live.published().await, expected, "published");

@@ -1,18 +1,24 @@
 //! Keys of the wrong type: a script must fail before it has written or published anything.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use roomcast::model::UserId;
-use roomcast::redis::{After, PageLimit, PostLimits, RedisError, Take};
+use roomcast::redis::{After, ArchiveEntry, LogKeep, PageLimit, PostLimits, RedisError, Take};
 
 use super::checks;
 use super::model::Tombstone;
-use super::op::{Act, Spoilt, USERS, What, Words};
+use super::op::{Act, Spoilt, USERS, Words};
 use super::run::Run;
 
 const LIMITS: PostLimits = PostLimits {
     log_max_len: 1000,
     archive_max_bytes: usize::MAX >> 1,
+};
+const KEEP_NOTHING: LogKeep = LogKeep {
+    events: 0,
+    age: Duration::ZERO,
 };
 const CID: u8 = 200;
 
@@ -26,8 +32,9 @@ impl Run<'_> {
                     .await?;
                 self.state.rooms[room].tombstone == Tombstone::None
             }
-            (Act::Post, _) | (Act::Read | Act::Delete, Spoilt::Log | Spoilt::Meta) => true,
+            (Act::Post, _) | (Act::Read | Act::Delete | Act::TrimLog, Spoilt::Log | Spoilt::Meta) => true,
             (Act::Delete, Spoilt::Active) => true,
+            (Act::TrimArchive, Spoilt::Archive | Spoilt::ArchiveSize) => true,
             _ => false,
         };
         if !must_fail {
@@ -41,17 +48,22 @@ impl Run<'_> {
             Spoilt::Gone => keys.gone(&name),
             Spoilt::Archive => keys.archive(partition),
             Spoilt::Active => keys.active(partition),
+            Spoilt::ArchiveSize => keys.archive_bytes(partition),
             Spoilt::Idempotency => keys.idempotency(&name, &UserId::new(USERS[0]).unwrap(), &CID.to_string()),
         };
+        let saved = self.server.redis.read_archive(partition, 3).await.unwrap();
         let wire = &mut self.server.wire;
         let copy = checks::dump_key(wire, spoilt.as_bytes()).await;
+        if key == Spoilt::ArchiveSize {
+            wire.call(&["DEL", &spoilt]).await;
+        }
         match key {
             Spoilt::LogAhead => wire.call(&["XADD", &spoilt, "99999999999999-1", "k", "message"]).await,
-            Spoilt::Idempotency => wire.call(&["RPUSH", &spoilt, "x"]).await,
+            Spoilt::Idempotency | Spoilt::ArchiveSize => wire.call(&["RPUSH", &spoilt, "x"]).await,
             _ => wire.call(&["SET", &spoilt, "x"]).await,
         };
         let before = wire.call(&["DEBUG", "DIGEST"]).await;
-        let failed = self.attempt(room, act).await;
+        let failed = self.attempt(room, act, &saved).await;
         let after = self.server.wire.call(&["DEBUG", "DIGEST"]).await;
         prop_assert!(matches!(failed, Some(RedisError::Refused(_))), "{:?}", failed);
         prop_assert_eq!(after, before, "a script that failed had written");
@@ -65,16 +77,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn attempt(&self, room: usize, act: Act) -> Option<RedisError> {
+    async fn attempt(&self, room: usize, act: Act, saved: &[ArchiveEntry]) -> Option<RedisError> {
         let (name, redis) = (self.room(room), &self.server.redis);
         match act {
             Act::Post => {
-                let words = |cid| Words {
-                    user: 0,
-                    what: What::Message,
-                    cid,
-                    content: 0,
-                };
+                let words = |cid| Words { cid, ..Words::MESSAGE };
                 let drafts = [self.draft(room, &words(None)), self.draft(room, &words(Some(CID)))];
                 redis.post(&name, &drafts, LIMITS).await.err()
             }
@@ -83,6 +90,11 @@ impl Run<'_> {
                 .await
                 .err(),
             Act::Delete => redis.delete_room(&name).await.err(),
+            Act::TrimLog => redis.trim_log(&name, u64::MAX, KEEP_NOTHING).await.err(),
+            Act::TrimArchive => {
+                let partition = redis.keys.partition(name.as_str());
+                redis.trim_archive(partition, saved).await.err()
+            }
         }
     }
 }
