@@ -4,12 +4,15 @@
 //! else from its default. `roomcast config` prints the table that the macro below keeps.
 
 mod source;
+#[macro_use]
 mod value;
+mod limits;
 
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+pub use limits::{Rate, Rule};
 pub use source::{ConfigError, Source};
 pub use value::{AppMatch, AuthMode, Durability, LogFormat, Millis, Origins, Secret, TokenScope};
 use value::{List, Setting, Url};
@@ -130,10 +133,31 @@ settings! {
     guard_token_requests_window: Millis = "60s" => "GUARD_TOKEN_REQUESTS_WINDOW";
     /// Whom the token request limit blocks: `address` or `session`.
     guard_token_requests_scope: TokenScope = "address" => "GUARD_TOKEN_REQUESTS_SCOPE";
-    /// How long a block lasts.
-    guard_block: Millis = "60s" => "GUARD_BLOCK";
-    /// Strikes (refused acts such as a foreign room) within `GUARD_BLOCK` after which the session is blocked.
+    /// How long a block lasts: the first one of an address, session or user, the second one within a day after it, and so
+    /// on; further ones last as long as the last.
+    guard_block: List<Millis> = "1m,5m,30m,2h,24h" => "GUARD_BLOCK";
+    /// Strikes (refused acts such as a foreign room) within `GUARD_STRIKES_WINDOW` after which the session is blocked.
     guard_strikes: u32 = "20" => "GUARD_STRIKES";
+    /// Window in which strikes are counted.
+    guard_strikes_window: Millis = "60s" => "GUARD_STRIKES_WINDOW";
+    /// Handshakes of one address, over all nodes.
+    guard_handshakes: Rate = "50/s burst 300" => "GUARD_HANDSHAKES_PER_ADDRESS";
+    /// Sockets of one address, over all nodes; 0: any number.
+    guard_sockets_per_address: u32 = "5000" => "GUARD_SOCKETS_PER_ADDRESS";
+    /// Sockets of one user, over all nodes; 0: any number.
+    guard_sockets_per_user: u32 = "20" => "GUARD_SOCKETS_PER_USER";
+    /// Connections of one address to one node that have not said who they are yet.
+    guard_unauthenticated_per_address: u32 = "1000" => "GUARD_UNAUTHENTICATED_PER_ADDRESS";
+    /// Connections to one node that have not said who they are yet; above it the oldest are closed.
+    guard_unauthenticated: u32 = "5000" => "GUARD_UNAUTHENTICATED";
+    /// Events of one socket; some weigh more than one.
+    guard_events: Rate = "100/s burst 2000" => "GUARD_EVENTS_PER_SOCKET";
+    /// Messages of one user; what other nodes took is known within a second.
+    guard_messages: Rate = "50/s burst 2000" => "GUARD_MESSAGES_PER_USER";
+    /// Costly events of one user (`syncRooms`, `deleteroom`, `refreshToken`), over all nodes.
+    guard_costly: Rate = "2/s burst 240" => "GUARD_COSTLY_PER_USER";
+    /// Rules (list) that are only watched: counted and logged, not enforced. See docs/guard.md for the names.
+    guard_shadow: List<Rule> = "" => "GUARD_SHADOW";
     /// Rooms up to which `syncRooms` answers with `syncRoomsResponse`; above it with one batch as `updatedRooms`.
     sync_parallel_max: usize = "10" => "SYNC_PARALLEL_MAX";
     /// When a message counts as stored: `memory` (the server has it), `fsync` (it is on the server's disk, which needs
@@ -199,6 +223,13 @@ impl Config {
                 "AUTH_MODE",
                 "`jwt` needs exactly one key",
                 "set one of JWT_SECRET, JWT_PUBLIC_KEY or JWKS_URL, or AUTH_MODE=http",
+            ));
+        }
+        if self.guard_block.is_empty() || self.guard_block.iter().any(|step| step.is_zero()) {
+            return Err(ConfigError::new(
+                "GUARD_BLOCK",
+                "has no step, or one of no length",
+                "use durations such as 1m,5m,30m,2h,24h; to block nobody, name the rules in GUARD_SHADOW",
             ));
         }
         if self.partitions == 0 || self.partitions > 4096 {

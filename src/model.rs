@@ -1,14 +1,18 @@
 //! Leaf types that every layer speaks: ids, positions, room events, identities. No IO.
 
+mod ban;
 mod event;
 mod id;
 mod identity;
 mod position;
+mod scope;
 
+pub use ban::{Ban, Origin};
 pub use event::{EventKind, RoomEvent};
 pub use id::{InvalidId, RoomId, UserId};
-pub use identity::{ClientAddress, Identity, Scope};
+pub use identity::{ClientAddress, Identity};
 pub use position::{Cursor, Epoch, Position, Seq};
+pub use scope::Scope;
 
 /// Milliseconds since the Unix epoch, the unit of every timestamp on the wire.
 pub type UnixMs = u64;

@@ -22,11 +22,11 @@ use self::front::{Front, NoPage};
 use self::pulse::Pulse;
 use crate::auth::Auth;
 use crate::chat::Chat;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Rule};
 use crate::guard::Guard;
 use crate::ops::{self, Admin, Health};
 use crate::redis::{Adapter, AdapterLink, BusMetrics, Redis};
-use crate::socket::{App, ConnectMiddleware, Connected, Deliver, NodeName, Transports, follow_control};
+use crate::socket::{App, ConnectMiddleware, Connected, Deliver, NodeName, Transports, Waiting, follow_control};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
@@ -108,9 +108,21 @@ impl Node {
         ));
 
         let connections = Arc::new(Connections::default());
-        let front = Front::new(&config);
+        let waiting = Arc::new(Waiting::new(
+            // Only watched, the rule closes nobody; a flood is still held by the total.
+            if config.guard_shadow.contains(&Rule::Unauthenticated) {
+                u32::MAX
+            } else {
+                config.guard_unauthenticated_per_address
+            },
+            config.guard_unauthenticated,
+            metrics.unauthenticated.clone(),
+        ));
+        let front = Front::new(&config, waiting.clone());
         let limits = AcceptLimits {
             header_timeout: *config.header_timeout,
+            waiting,
+            exempt: [&*config.trusted_proxies, &*config.guard_allow].concat(),
         };
         tracker.spawn(accept::accept(
             listener,
@@ -282,16 +294,18 @@ impl Boot {
             tracker.clone(),
         ));
         let chat = Arc::new(Chat::new(&config, redis.clone(), upstream, metrics.clone()));
+        let node = NodeName::default();
+        let guard = Guard::new(&config, redis.clone(), metrics.clone(), node.get().to_string());
         let app = Arc::new(App {
             chat: chat.clone(),
             auth,
-            guard: Guard::new(&config, redis.clone(), metrics.clone()),
+            guard,
             redis: redis.clone(),
             bus: bus.clone(),
             deliver: deliver.clone(),
             transports,
             sockets: DashMap::new(),
-            node: NodeName::default(),
+            node,
             metrics,
             tracker: tracker.clone(),
             app_match: config.vision_app_info.clone(),
@@ -331,7 +345,17 @@ impl Boot {
             .announce_node(&app.node.get())
             .await
             .map_err(|error| NodeError::Start(error.to_string()))?;
-        tracker.spawn(follow_control(app.clone(), bus.control(), stop.clone()));
+        // The acts first, then the bans of before: one that is set in between comes by both ways, none by neither.
+        let position = app
+            .redis
+            .control_position()
+            .await
+            .map_err(|error| NodeError::Start(error.to_string()))?;
+        app.guard
+            .resync()
+            .await
+            .map_err(|error| NodeError::Start(error.to_string()))?;
+        tracker.spawn(follow_control(app.clone(), position, bus.control(), stop.clone()));
         let pulse = Pulse::new(app.clone(), health.clone(), front.clone());
         tracker.spawn(until(stop.clone(), pulse.watch()));
         tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), health.clone())));

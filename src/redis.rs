@@ -4,6 +4,7 @@ mod active;
 mod adapter;
 mod address;
 mod archive;
+mod bans;
 mod blocks;
 mod bus;
 mod client;
@@ -11,6 +12,7 @@ mod control;
 mod durability;
 mod error;
 mod keys;
+mod limits;
 mod log;
 mod membership;
 mod primaries;
@@ -19,11 +21,22 @@ mod sharded;
 
 pub use adapter::{Adapter, AdapterLink};
 pub use archive::ArchiveEntry;
-pub use blocks::Block;
+pub use bans::{Audit, BanIndex, Term};
 pub use bus::{Bus, BusItem, BusMetrics, Silence};
 pub use client::Redis;
 pub use control::Act;
 pub use error::RedisError;
 pub use keys::Keys;
+pub use limits::{Admission, AdmitLimits, Counted, LEASE_RENEW, Sanction};
 pub use log::{After, Authority, Draft, LogKeep, LogPage, PageLimit, PostLimits, Posted, Receipt, Take};
 pub use membership::{NODE_TTL, OwnedSocket, USER_ROOMS_TTL};
+
+/// A duration as scripts and expiries take it.
+fn ms(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A time to wait as scripts return it.
+fn from_ms(ms: i64) -> std::time::Duration {
+    std::time::Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}

@@ -9,6 +9,7 @@ mod protocol;
 mod reply;
 mod session;
 mod transport;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ pub use deliver::Deliver;
 pub use inbox::{Inbox, Job};
 pub use session::{ClientInfo, NodeName, Session};
 pub use transport::{Conn, Transports};
+pub use waiting::Waiting;
 
 use crate::auth::Auth;
 use crate::chat::Chat;
@@ -87,7 +89,7 @@ impl App {
     /// Closes every socket's transport at once: clients come back by themselves, here or elsewhere.
     pub fn cut_all(&self, reason: &'static str) {
         for Live { session, socket } in self.live() {
-            session.note_cut(reason);
+            let _again = session.note_cut(reason);
             self.metrics.cuts_total.inc([reason]);
             self.transports.kill(socket.id);
         }
@@ -110,7 +112,7 @@ impl App {
                 tokio::time::sleep(SLICE).await;
             }
             for Live { session, socket } in slice {
-                session.note_cut("drain");
+                let _again = session.note_cut("drain");
                 self.metrics.cuts_total.inc(["drain"]);
                 self.transports.kill(socket.id);
             }

@@ -271,6 +271,9 @@ macro_rules! word_setting {
         pub enum $name { $( $(#[$vdoc])* $variant ),+ }
 
         impl $name {
+            /// Every one of them, in the order of the documentation.
+            pub const ALL: &[Self] = &[ $( Self::$variant ),+ ];
+
             /// The word in the settings.
             pub fn as_str(self) -> &'static str {
                 match self { $( Self::$variant => $word, )+ }

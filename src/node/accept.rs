@@ -14,13 +14,14 @@ use std::time::Duration;
 use dashmap::DashMap;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::socket::Conn;
+use crate::socket::{Conn, Waiting};
 
 /// How often the watchdog looks at the connections.
 const WATCHDOG_PERIOD: Duration = Duration::from_secs(1);
@@ -38,6 +39,7 @@ struct ConnStream {
 impl Drop for ConnStream {
     fn drop(&mut self) {
         self.connections.by_number.remove(&self.number);
+        self.conn.settle();
     }
 }
 
@@ -126,10 +128,14 @@ impl Connections {
 }
 
 /// Limits of the accept loop.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct AcceptLimits {
     /// How long a request head may take.
     pub header_timeout: Duration,
+    /// Those that have not said who they are yet.
+    pub waiting: Arc<Waiting>,
+    /// Peers whose connections need no place there: proxies, which come for many, and addresses that are allow-listed.
+    pub exempt: Vec<IpNet>,
 }
 
 /// Accepts connections until cancelled; `service` gets each request with its connection in the extensions.
@@ -165,6 +171,11 @@ pub async fn accept<S, B>(
         let _best_effort = stream.set_nodelay(true);
         let stream = Arc::new(stream);
         let conn = Arc::new(Conn::new(&stream, peer));
+        let ip = peer.ip().to_canonical();
+        if !limits.exempt.iter().any(|net| net.contains(&ip)) && !limits.waiting.enter(ip, &conn) {
+            // Closed without a word: an answer would cost more than the connection.
+            continue;
+        }
         let number = connections.add(conn.clone());
         let io = TokioIo::new(ConnStream {
             stream,
@@ -176,10 +187,11 @@ pub async fn accept<S, B>(
             inner: service.clone(),
             conn,
         };
+        let header_timeout = limits.header_timeout;
         tracker.spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new())
-                .header_read_timeout(limits.header_timeout)
+                .header_read_timeout(header_timeout)
                 .max_buf_size(MAX_HEAD);
             if let Err(error) = http.serve_connection(io, service).with_upgrades().await {
                 tracing::trace!(%peer, %error, "connection ended");

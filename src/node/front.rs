@@ -20,9 +20,11 @@ use socketioxide::service::SocketIoService;
 use socketioxide::socket::Sid;
 
 use super::address::client_address;
-use crate::config::{Config, Origins};
+use crate::config::{Config, Origins, Rule};
+use crate::guard::Entry;
+use crate::model::ClientAddress;
 use crate::redis::Adapter;
-use crate::socket::{App, ClientInfo, Conn};
+use crate::socket::{App, ClientInfo, Conn, Waiting};
 use crate::web::Page;
 
 /// Where the Socket.IO clients connect.
@@ -77,6 +79,7 @@ struct State {
     /// Whether the node hears nothing of Redis.
     cut_off: AtomicBool,
     warned: AtomicBool,
+    waiting: Arc<Waiting>,
     /// There once Redis is.
     served: OnceLock<(Arc<App>, SocketService)>,
 }
@@ -91,8 +94,9 @@ struct Refusal {
 
 impl Front {
     /// A front that refuses handshakes until [`Self::serve`].
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, waiting: Arc<Waiting>) -> Self {
         Self(Arc::new(State {
+            waiting,
             trusted: config.trusted_proxies.to_vec(),
             origins: config.cors_origins.clone(),
             page: Page::new(config),
@@ -222,6 +226,9 @@ impl State {
         let websocket = query_value(query, "transport") == Some("websocket");
         match query_value(query, "sid").map(Sid::from_str) {
             Some(Ok(sid)) => {
+                if app.sockets.contains_key(&sid) {
+                    conn.settle();
+                }
                 if app.transports.is_killed(sid) {
                     return refuse(
                         StatusCode::BAD_REQUEST,
@@ -240,7 +247,7 @@ impl State {
                 }
             }
             Some(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "bad_request", "unknown session", None),
-            None => self.admit(app, address).await?,
+            None => self.admit(app, address, &conn)?,
         }
         let request = slim(
             request,
@@ -254,43 +261,58 @@ impl State {
         Ok(response.map(Body::new))
     }
 
-    /// Whether a new handshake may go on.
-    async fn admit(&self, app: &App, address: crate::model::ClientAddress) -> Result<(), Refusal> {
-        let unavailable = |code, message| Refusal {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            code,
-            message,
-            retry_after: Some(RETRY_AFTER),
+    /// Whether a new handshake may go on. Nobody is asked: a blocked address, or a flood, costs no call of Redis.
+    fn admit(&self, app: &App, address: ClientAddress, conn: &Arc<Conn>) -> Result<(), Refusal> {
+        let refuse = |status, code, message, retry_after, reason| {
+            app.metrics.refusals_total.inc([reason]);
+            Err(Refusal {
+                status,
+                code,
+                message,
+                retry_after: Some(retry_after),
+            })
         };
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         if self.draining.load(Ordering::Acquire) {
-            return Err(unavailable("draining", "this node is going away; connect again"));
+            let message = "this node is going away; connect again";
+            return refuse(unavailable, "draining", message, RETRY_AFTER, "draining");
+        }
+        match app.guard.screen(address) {
+            Entry::Admitted => {}
+            Entry::Banned(left) => {
+                return refuse(StatusCode::FORBIDDEN, "blocked", "you're banned", left, "blocked");
+            }
+            Entry::Limited(rule, wait) => {
+                let message = "too many connections from your network; try again later";
+                return refuse(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "rate_limited",
+                    message,
+                    wait,
+                    rule.as_str(),
+                );
+            }
         }
         if self.cut_off.load(Ordering::Acquire) {
-            return Err(unavailable(
-                "unavailable",
-                "this node has no connection to the others; try again",
-            ));
+            let message = "this node has no connection to the others; try again";
+            return refuse(unavailable, "unavailable", message, RETRY_AFTER, "unavailable");
         }
-        match app.guard.blocked_address(address).await {
-            Ok(None) => Ok(()),
-            Ok(Some(block)) => {
-                app.metrics.refusals_total.inc(["blocked"]);
-                Err(Refusal {
-                    status: StatusCode::FORBIDDEN,
-                    code: "blocked",
-                    message: "you're banned",
-                    retry_after: Some(block.left),
-                })
-            }
-            Err(error) => {
-                tracing::debug!(%error, "handshake refused: blocks cannot be checked");
-                app.metrics.refusals_total.inc(["unavailable"]);
-                Err(unavailable(
-                    "auth_unavailable",
-                    "the service is not available right now",
-                ))
-            }
+        if !app.redis.is_connected() {
+            let message = "the service is not available right now";
+            return refuse(unavailable, "auth_unavailable", message, RETRY_AFTER, "unavailable");
         }
+        let rule = Rule::Unauthenticated;
+        if !app.guard.is_exempt(address) && !self.waiting.enter(address.ip, conn) {
+            let message = "too many connections from your network; try again later";
+            return refuse(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                message,
+                RETRY_AFTER,
+                rule.as_str(),
+            );
+        }
+        Ok(())
     }
 }
 

@@ -1,11 +1,14 @@
 //! The node's periodic work: its liveness in Redis, what sockets need renewed, and the traces of dead nodes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::UserId;
+use futures::StreamExt;
+
+use crate::model::{Scope, UserId};
 use crate::ops::Health;
-use crate::redis::{RedisError, USER_ROOMS_TTL};
+use crate::redis::{LEASE_RENEW, RedisError, USER_ROOMS_TTL};
 use crate::socket::{App, Inbox, Job, Live};
 
 /// The pace of everything here.
@@ -14,8 +17,14 @@ const TICK: Duration = Duration::from_millis(500);
 const UNREADY_AFTER: Duration = Duration::from_secs(5);
 /// How often the node's liveness is renewed: several times within its life.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How often counts are flushed and lists retried.
+/// How often lists are retried and caches swept.
 const FLUSH: Duration = Duration::from_secs(5);
+/// How often counts of messages are written: other nodes know by then what a user took here.
+const COUNTS: Duration = Duration::from_secs(1);
+/// How often the bans known here are compared with those in Redis: what a node missed, or Redis lost, is found then.
+const BANS: Duration = Duration::from_secs(30);
+/// Calls of one kind under way at once.
+const PARALLEL: usize = 64;
 /// How often room lists are renewed: at least twice within their life.
 const RENEW: Duration = Duration::from_secs(USER_ROOMS_TTL.as_secs() / 3);
 /// How often dead nodes are looked for.
@@ -30,6 +39,8 @@ pub async fn keep(app: Arc<App>, health: Health) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut heartbeat, mut flushed, mut renewed) = (Instant::now(), Instant::now(), Instant::now());
+    let (mut counted, mut compared, mut leased) = (Instant::now(), Instant::now(), Instant::now());
+    let mut compare = false;
     let (mut connected, mut changed) = (true, Instant::now());
     loop {
         ticks.tick().await;
@@ -41,6 +52,8 @@ pub async fn keep(app: Arc<App>, health: Health) {
             connected = now_connected;
             changed = Instant::now();
             tracing::warn!(connected, "connection to Redis changed");
+            // Bans may wait to be written, or may have been lost.
+            compare = true;
         }
         if connected {
             health.set("redis", Ok(()));
@@ -53,9 +66,25 @@ pub async fn keep(app: Arc<App>, health: Health) {
             heartbeat = Instant::now();
             beat(&app).await;
         }
+        if counted.elapsed() >= COUNTS && connected {
+            counted = Instant::now();
+            flush(&app).await;
+        }
+        if (compare || compared.elapsed() >= BANS) && connected {
+            compared = Instant::now();
+            let result = app.guard.resync().await;
+            compare = result.is_err();
+            if let Err(error) = result {
+                tracing::debug!(%error, "bans not compared");
+            }
+        }
+        if leased.elapsed() >= LEASE_RENEW && connected {
+            leased = Instant::now();
+            renew_leases(&app).await;
+        }
         if flushed.elapsed() >= FLUSH && connected {
             flushed = Instant::now();
-            flush(&app).await;
+            app.guard.sweep();
             retry_lists(&app);
             app.chat.sweep_lists();
             app.transports.sweep(|sid| app.sockets.contains_key(&sid));
@@ -110,6 +139,28 @@ async fn clean_up(app: &App, old: &str) -> Result<bool, RedisError> {
     Ok(app.redis.reap_node(old).await?.is_some() || !app.redis.is_known_node(old).await?)
 }
 
+/// Renews what counts the sockets of an address and of a user, also where it was lost.
+async fn renew_leases(app: &App) {
+    let mut sockets: HashMap<Scope, Vec<String>> = HashMap::new();
+    for Live { session, .. } in app.live() {
+        for (scope, socket) in app
+            .guard
+            .leases(session.address, Some(&session.user()), session.sid.as_str())
+        {
+            sockets.entry(scope).or_default().push(socket);
+        }
+    }
+    let failed = futures::stream::iter(sockets)
+        .map(|(scope, sockets)| async move { app.redis.renew_leases(&scope, sockets).await.is_err() })
+        .buffer_unordered(PARALLEL)
+        .filter(|failed| std::future::ready(*failed))
+        .count()
+        .await;
+    if failed > 0 {
+        tracing::debug!(failed, "leases not renewed");
+    }
+}
+
 /// Writes what was counted, and removes sockets that could not be removed before.
 pub async fn flush(app: &Arc<App>) {
     let counts: Vec<(UserId, u32)> = app
@@ -121,6 +172,13 @@ pub async fn flush(app: &Arc<App>) {
         if let Err(error) = app.redis.count_messages(batch).await {
             tracing::debug!(%error, "message counts not written");
             break;
+        }
+        for (user, count) in batch {
+            if app.guard.is_worth_settling(*count)
+                && let Err(error) = app.guard.settle_messages(user, *count).await
+            {
+                tracing::debug!(%error, "messages not settled");
+            }
         }
         for (user, written) in batch {
             if let Some(mut count) = app.message_counts.get_mut(user) {

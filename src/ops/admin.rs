@@ -89,9 +89,8 @@ async fn revoke_scope(redis: &Redis, scope: &Scope) -> Result<(), RedisError> {
     redis.revoke(scope, REVOKED_FOR).await?;
     redis
         .publish_act(&Act::Cut {
-            scope: scope.to_string(),
+            scope: scope.clone(),
             code: "revoked".into(),
-            blocked_for_ms: None,
         })
         .await
 }

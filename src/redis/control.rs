@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::CONTROL;
 use super::{Redis, RedisError};
-use crate::model::{RoomId, UserId};
+use crate::model::{Ban, RoomId, Scope, UserId};
 
 /// Acts kept; far more than can happen while a node is away and still wanted.
 const ACTS_MAX: i64 = 10_000;
@@ -15,14 +15,29 @@ const ACTS_MAX: i64 = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "act", rename_all = "snake_case")]
 pub enum Act {
-    /// Cut the sockets of a scope.
+    /// A scope is banned: its sockets are cut, and its handshakes refused.
+    Ban {
+        /// The ban.
+        ban: Ban,
+    },
+    /// A ban has ended before its time.
+    Unban {
+        /// Whose.
+        scope: Scope,
+    },
+    /// Cut the sockets of a scope that is not banned: its login was ended, or an operator wants it.
     Cut {
-        /// The scope, as text.
-        scope: String,
+        /// The scope.
+        scope: Scope,
         /// Why, for the client and the log.
         code: String,
-        /// How long the scope stays blocked, ms.
-        blocked_for_ms: Option<u64>,
+    },
+    /// Cut one socket.
+    Kick {
+        /// Its id.
+        socket: String,
+        /// Why, for the client and the log.
+        code: String,
     },
     /// A user is no longer in a room: their sockets leave it.
     Evict {

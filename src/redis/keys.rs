@@ -1,5 +1,7 @@
 //! Key names. All keys of a room carry the tag of its partition, so that one script may touch them on a cluster.
 
+use std::net::IpAddr;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::model::{RoomId, Scope, UserId};
@@ -8,6 +10,10 @@ use crate::model::{RoomId, Scope, UserId};
 pub const CONTROL: &str = "rc:ctl";
 /// Nodes by the time they were last seen, Unix ms.
 pub const NODES: &str = "rc:nodes";
+/// Scopes that are banned, by the end of the ban, Unix ms.
+pub const BANS: &str = "rc:bans";
+/// Stream of what was done to scopes, and by whom.
+pub const AUDIT: &str = "rc:audit";
 
 /// Key names of the partitioned part.
 #[derive(Debug, Clone, Copy)]
@@ -126,8 +132,8 @@ pub fn joined_room_users(room: &RoomId) -> String {
     format!("joinedRoomUsers:{room}")
 }
 
-/// Legacy: token requests of an address.
-pub fn token_requests(ip: &str) -> String {
+/// Legacy: token requests of an address, as scopes count it.
+pub fn token_requests(ip: IpAddr) -> String {
     format!("tokenRequests:{ip}")
 }
 
@@ -141,22 +147,44 @@ pub fn connections(user: &UserId) -> String {
     format!("connections:{user}")
 }
 
-/// The tag of a scope; an address shares the slot of its legacy counter.
-fn scope_tag(scope: &Scope) -> String {
-    match scope {
-        Scope::Address(ip) => format!("tokenRequests:{ip}"),
-        Scope::User(_) | Scope::Session(_) => scope.to_string(),
-    }
+/// A key of a scope. All of them share a slot, those of an address that of its legacy counter, so that one script may
+/// touch them.
+fn scope_key(scope: &Scope, part: &str) -> String {
+    let tag = match scope {
+        Scope::Address(ip) => token_requests(*ip),
+        Scope::Range(_) | Scope::User(_) | Scope::Session(_) => scope.to_string(),
+    };
+    format!("rc:{{{tag}}}:{part}")
 }
 
-/// The block of a scope.
+/// The ban of a scope.
 pub fn ban(scope: &Scope) -> String {
-    format!("rc:{{{}}}:ban", scope_tag(scope))
+    scope_key(scope, "ban")
+}
+
+/// How often a scope was banned of late.
+pub fn ban_level(scope: &Scope) -> String {
+    scope_key(scope, "level")
 }
 
 /// Refused acts of a scope.
 pub fn strikes(scope: &Scope) -> String {
-    format!("rc:{{{}}}:strikes", scope_tag(scope))
+    scope_key(scope, "strikes")
+}
+
+/// Sockets of a scope on all nodes.
+pub fn leases(scope: &Scope) -> String {
+    scope_key(scope, "leases")
+}
+
+/// Rate of a scope's handshakes.
+pub fn handshakes(scope: &Scope) -> String {
+    rate(scope, "handshakes")
+}
+
+/// A rate of a scope.
+pub fn rate(scope: &Scope, name: &str) -> String {
+    scope_key(scope, &format!("rate:{name}"))
 }
 
 /// Mark of a revoked session or user.
@@ -210,6 +238,6 @@ mod tests {
     fn an_address_shares_the_slot_of_its_legacy_counter() {
         let scope = Scope::address("192.0.2.7".parse().unwrap());
         assert_eq!(ban(&scope), "rc:{tokenRequests:192.0.2.7}:ban");
-        assert_eq!(token_requests("192.0.2.7"), "tokenRequests:192.0.2.7");
+        assert_eq!(token_requests("192.0.2.7".parse().unwrap()), "tokenRequests:192.0.2.7");
     }
 }

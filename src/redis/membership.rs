@@ -3,6 +3,7 @@
 //! A socket is written to its node's `owned` hash before any legacy key and removed from it after them, so whatever a
 //! node leaves behind when it dies can be found and removed by another.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use fred::prelude::*;
@@ -11,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::{self, NODES};
 use super::script::call;
-use super::{Redis, RedisError};
-use crate::model::{RoomId, UserId, unix_ms};
+use super::{Redis, RedisError, ms};
+use crate::model::{RoomId, Scope, UnixMs, UserId, unix_ms};
 
 /// Life of `userRooms:<platformid>` after its last renewal.
 pub const USER_ROOMS_TTL: Duration = Duration::from_secs(120);
@@ -40,6 +41,18 @@ pub struct OwnedSocket {
     /// The rooms whose messages the socket receives.
     #[serde(rename = "j")]
     pub joined: Vec<RoomId>,
+    /// The scopes that count it among their sockets.
+    #[serde(rename = "q", default)]
+    pub leases: Vec<Scope>,
+    /// Its login session, where the token names one.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
+    /// Where it comes from.
+    #[serde(rename = "i", default)]
+    pub ip: Option<IpAddr>,
+    /// When it connected, Unix ms.
+    #[serde(rename = "t", default)]
+    pub since: UnixMs,
 }
 
 impl Redis {
@@ -127,6 +140,9 @@ impl Redis {
                 let () = pipeline
                     .srem(keys::joined_room_users(room), socket.socket.as_str())
                     .await?;
+            }
+            for scope in &socket.leases {
+                let () = pipeline.zrem(keys::leases(scope), socket.socket.as_str()).await?;
             }
         }
         run(pipeline).await
@@ -275,16 +291,12 @@ impl Redis {
     }
 }
 
-async fn run(pipeline: fred::clients::Pipeline<Client>) -> Result<(), RedisError> {
+pub(super) async fn run(pipeline: fred::clients::Pipeline<Client>) -> Result<(), RedisError> {
     let answers: Vec<Result<Value, Error>> = pipeline.try_all().await;
     match answers.into_iter().find_map(Result::err) {
         Some(error) => Err(error.into()),
         None => Ok(()),
     }
-}
-
-fn ms(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn seconds(duration: Duration) -> i64 {

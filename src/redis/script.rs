@@ -25,8 +25,13 @@ pub(super) struct Scripts {
     pub trim_archive: Script,
     pub delete_room: Script,
     pub token_requests: Script,
-    pub block: Script,
+    pub ban_set: Script,
+    pub ban_clear: Script,
+    pub ban_index: Script,
     pub strike: Script,
+    pub admit: Script,
+    pub lease: Script,
+    pub gcra_take: Script,
     pub reap: Script,
 }
 
@@ -38,9 +43,14 @@ impl Scripts {
             trim_log: Script::from_lua(concat!(source!("epoch"), source!("trim_log"))),
             trim_archive: Script::from_lua(source!("trim_archive")),
             delete_room: Script::from_lua(concat!(source!("epoch"), source!("delete_room"))),
-            token_requests: Script::from_lua(source!("token_requests")),
-            block: Script::from_lua(source!("block")),
-            strike: Script::from_lua(source!("strike")),
+            token_requests: Script::from_lua(concat!(source!("ban"), source!("token_requests"))),
+            ban_set: Script::from_lua(concat!(source!("ban"), source!("ban_set"))),
+            ban_clear: Script::from_lua(concat!(source!("ban"), source!("ban_clear"))),
+            ban_index: Script::from_lua(concat!(source!("ban"), source!("ban_index"))),
+            strike: Script::from_lua(concat!(source!("ban"), source!("strike"))),
+            admit: Script::from_lua(concat!(source!("ban"), source!("gcra"), source!("admit"))),
+            lease: Script::from_lua(concat!(source!("ban"), source!("lease"))),
+            gcra_take: Script::from_lua(concat!(source!("ban"), source!("gcra"), source!("gcra_take"))),
             reap: Script::from_lua(source!("reap")),
         }
     }

@@ -15,14 +15,16 @@ use socketioxide::handler::{ConnectHandler, DisconnectHandler, FromConnectParts,
 use socketioxide::socket::DisconnectReason;
 use socketioxide_core::Value;
 
-use super::events::refuse_overflow;
+use super::events;
 use super::inbox::{Inbox, Incoming, Job};
 use super::protocol::{TokenRefresh, event};
 use super::session::{ClientInfo, Handshake, Session, Tokens};
 use super::{App, Live, Socket};
 use crate::auth::{RefreshError, VerifyError};
+use crate::config::Rule;
+use crate::guard::Entry;
 use crate::model::{Identity, Scope};
-use crate::redis::Adapter;
+use crate::redis::{Adapter, RedisError};
 
 type Refused = Box<dyn fmt::Display + Send>;
 
@@ -47,21 +49,26 @@ struct AuthPayload {
 /// Why a handshake is refused: the text for old clients and the code for new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
-    /// A block that has just begun, or a login that was ended.
-    Banned,
-    /// A block of before, and how long it still lasts.
-    StillBanned(Duration),
-    InvalidRefreshToken,
-    RefreshFailed,
+    /// A block, and how long it still lasts; without a time a login that was ended, or what would be a block if its rule
+    /// were not only watched.
+    Banned(Option<Duration>),
+    /// A refresh token of another user, and the block for it.
+    InvalidRefreshToken(Option<Duration>),
+    /// A refresh token that does not hold, and the block for it.
+    RefreshFailed(Option<Duration>),
+    /// Too many of them; when to come back.
+    Limited(Duration),
+    /// Something that is needed is away.
     Unavailable,
 }
 
 impl Refusal {
     fn text(self) -> &'static str {
         match self {
-            Self::Banned | Self::StillBanned(_) => "you're banned",
-            Self::InvalidRefreshToken => "Invalid refresh token",
-            Self::RefreshFailed => "Token refresh failed",
+            Self::Banned(_) => "you're banned",
+            Self::InvalidRefreshToken(_) => "Invalid refresh token",
+            Self::RefreshFailed(_) => "Token refresh failed",
+            Self::Limited(_) => "too many connections",
             Self::Unavailable => "auth_unavailable",
         }
     }
@@ -69,25 +76,45 @@ impl Refusal {
     fn code(self) -> &'static str {
         match self {
             Self::Unavailable => "auth_unavailable",
-            Self::Banned | Self::StillBanned(_) | Self::InvalidRefreshToken | Self::RefreshFailed => "blocked",
+            Self::Limited(_) => "rate_limited",
+            Self::Banned(_) | Self::InvalidRefreshToken(_) | Self::RefreshFailed(_) => "blocked",
         }
     }
 
-    fn retry_after(self, block: Duration) -> Duration {
+    fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::Unavailable => RETRY_AFTER,
-            Self::StillBanned(left) => left,
-            Self::Banned | Self::InvalidRefreshToken | Self::RefreshFailed => block,
+            Self::Unavailable => Some(RETRY_AFTER),
+            Self::Limited(wait) => Some(wait),
+            Self::Banned(left) | Self::InvalidRefreshToken(left) | Self::RefreshFailed(left) => left,
         }
     }
 
     /// The one string that the library can send in `connect_error`.
-    fn message(self, proto2: bool, block: Duration) -> String {
+    fn message(self, proto2: bool) -> String {
         if !proto2 {
             return self.text().to_owned();
         }
-        let retry_after_ms = u64::try_from(self.retry_after(block).as_millis()).unwrap_or(u64::MAX);
-        serde_json::json!({"code": self.code(), "message": self.text(), "retryAfterMs": retry_after_ms}).to_string()
+        let mut message = serde_json::json!({"code": self.code(), "message": self.text()});
+        if let Some(after) = self.retry_after() {
+            message["retryAfterMs"] = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).into();
+        }
+        message.to_string()
+    }
+}
+
+impl From<RedisError> for Refusal {
+    fn from(error: RedisError) -> Self {
+        tracing::debug!(%error, "handshake refused: Redis cannot be asked");
+        Self::Unavailable
+    }
+}
+
+/// What the guard says of a socket, as a refusal where it is one.
+fn admitted(entry: Entry) -> Result<(), Refusal> {
+    match entry {
+        Entry::Admitted => Ok(()),
+        Entry::Banned(left) => Err(Refusal::Banned(Some(left))),
+        Entry::Limited(_, wait) => Err(Refusal::Limited(wait)),
     }
 }
 
@@ -110,11 +137,17 @@ impl socketioxide::handler::ConnectMiddleware<Adapter, Self> for ConnectMiddlewa
         if client.websocket {
             app.transports.claim(socket.id, client.conn.clone());
         }
+        let mut leases = Vec::new();
         let checked = if app.sockets.contains_key(&socket.id) || app.transports.is_killed(socket.id) {
             // One engine session carries one socket, from its handshake to its end.
             Ok(Err(Refusal::Unavailable))
         } else {
-            tokio::time::timeout(HANDSHAKE_MAX, check(app, &client, payload, proto2)).await
+            let applicant = Applicant {
+                client: &client,
+                socket: socket.id.as_str(),
+                proto2,
+            };
+            tokio::time::timeout(HANDSHAKE_MAX, check(app, &applicant, payload, &mut leases)).await
         };
         match checked.unwrap_or(Err(Refusal::Unavailable)) {
             Ok(Verified { handshake, refreshed }) => {
@@ -126,8 +159,8 @@ impl socketioxide::handler::ConnectMiddleware<Adapter, Self> for ConnectMiddlewa
             }
             Err(refusal) => {
                 app.metrics.handshakes_total.inc([refusal.code()]);
-                close_refused(app, &socket);
-                Err(Box::new(refusal.message(proto2, app.guard.block_duration())))
+                close_refused(app, &socket, leases);
+                Err(Box::new(refusal.message(proto2)))
             }
         }
     }
@@ -145,13 +178,25 @@ struct Admitted {
     refreshed: Option<(String, Option<String>)>,
 }
 
-/// Every row of the contract's handshake table.
-async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2: bool) -> Result<Verified, Refusal> {
-    // The connection may be older than the block, and a session may be tried again and again.
-    let block = app.guard.blocked_address(client.address).await;
-    if let Some(block) = block.map_err(|_| Refusal::Unavailable)? {
-        return Err(Refusal::StillBanned(block.left));
-    }
+/// Who wants to connect.
+struct Applicant<'a> {
+    client: &'a ClientInfo,
+    socket: &'a str,
+    proto2: bool,
+}
+
+/// Every row of the contract's handshake table. `leases` is what a refused one must give back.
+async fn check(
+    app: &Arc<App>,
+    applicant: &Applicant<'_>,
+    payload: AuthPayload,
+    leases: &mut Vec<(Scope, String)>,
+) -> Result<Verified, Refusal> {
+    let Applicant { client, socket, proto2 } = *applicant;
+    let (guard, address) = (&app.guard, client.address);
+    // The connection may be older than a block, and a session may be tried again and again.
+    leases.extend(guard.leases(address, None, socket));
+    admitted(guard.admit_address(address, socket).await?)?;
     let text = |value: &serde_json::Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let fields = (
         text(&payload.access_token),
@@ -160,18 +205,19 @@ async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2
         text(&payload.username),
     );
     let (Some(access), Some(refresh), Some(user_agent), Some(username)) = fields else {
-        return banned(app, client, "missing_field").await;
+        return Err(Refusal::Banned(guard.block_address(address, Rule::MissingField).await));
     };
     if !app.app_match.matches(&user_agent) {
-        return banned(app, client, "user_agent").await;
+        return Err(Refusal::Banned(guard.block_address(address, Rule::UserAgent).await));
     }
     let is_user = |identity: &Identity| identity.username.to_lowercase() == username.to_lowercase();
     let (identity, refreshed) = match app.auth.verify(&access).await {
         Ok(identity) if is_user(&identity) => (identity, None),
         Ok(identity) => {
             // The token was verified: its session is what is misused, not the address.
-            app.guard.block(&Scope::of(&identity), "username").await;
-            return Err(Refusal::Banned);
+            return Err(Refusal::Banned(
+                guard.block(&Scope::of(&identity), Rule::Username).await,
+            ));
         }
         Err(VerifyError::Unavailable(reason)) => {
             tracing::warn!(reason, "handshake refused: tokens cannot be verified");
@@ -183,12 +229,12 @@ async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2
                 Some((refreshed.access_token, refreshed.refresh_token)),
             ),
             Ok(_) => {
-                app.guard.block_address(client.address, "refresh_of_another").await;
-                return Err(Refusal::InvalidRefreshToken);
+                let blocked = guard.block_address(address, Rule::RefreshOfAnother).await;
+                return Err(Refusal::InvalidRefreshToken(blocked));
             }
             Err(RefreshError::Refused) => {
-                app.guard.block_address(client.address, "refresh_refused").await;
-                return Err(Refusal::RefreshFailed);
+                let blocked = guard.block_address(address, Rule::RefreshRefused).await;
+                return Err(Refusal::RefreshFailed(blocked));
             }
             Err(RefreshError::Unavailable(reason)) => {
                 tracing::warn!(reason, "handshake refused: tokens cannot be exchanged");
@@ -196,21 +242,11 @@ async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2
             }
         },
     };
-    let blocked = app
-        .guard
-        .blocked_identity(&identity)
-        .await
-        .map_err(|_| Refusal::Unavailable)?;
-    let revoked = app
-        .guard
-        .is_revoked(&identity)
-        .await
-        .map_err(|_| Refusal::Unavailable)?;
-    if let Some(block) = blocked {
-        return Err(Refusal::StillBanned(block.left));
-    }
-    if revoked {
-        return Err(Refusal::Banned);
+    *leases = guard.leases(address, Some(&identity.user), socket);
+    let (entry, revoked) = tokio::join!(guard.admit_user(&identity, socket), guard.is_revoked(&identity));
+    admitted(entry?)?;
+    if revoked? {
+        return Err(Refusal::Banned(None));
     }
     let rotated = refreshed.as_ref().and_then(|(_, rotated)| rotated.clone());
     let tokens = Tokens {
@@ -226,15 +262,14 @@ async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2
     Ok(Verified { handshake, refreshed })
 }
 
-async fn banned(app: &App, client: &ClientInfo, reason: &'static str) -> Result<Verified, Refusal> {
-    app.guard.block_address(client.address, reason).await;
-    Err(Refusal::Banned)
-}
-
 /// A refused client goes by itself; one that does not is closed, so that it holds no connection.
-fn close_refused(app: &Arc<App>, socket: &Socket) {
+fn close_refused(app: &Arc<App>, socket: &Socket, leases: Vec<(Scope, String)>) {
     let (app, sid) = (app.clone(), socket.id);
     app.tracker.clone().spawn(async move {
+        // What cannot be given back now ends by itself.
+        if let Err(error) = app.redis.give_back(&leases).await {
+            tracing::debug!(%error, "leases not given back");
+        }
         tokio::time::sleep(REFUSED_GRACE).await;
         // Closed, not forgotten: the engine's session may live on, and must not be used for another try.
         app.transports.kill(sid);
@@ -266,6 +301,7 @@ impl ConnectHandler<Adapter, Self> for Connected {
             },
         );
         app.metrics.connections.inc();
+        app.transports.settle(socket.id);
         if let Some((access_token, refresh_token)) = refreshed {
             let answer = TokenRefresh {
                 access_token,
@@ -282,9 +318,18 @@ struct Inlet(Arc<Session>);
 
 impl MessageHandler<Adapter, Self> for Inlet {
     fn call(&self, socket: Socket, packet: Value, ack_id: Option<i64>) {
+        let session = &self.0;
+        if session.is_cut() {
+            // What it still sends while it is being closed is not worth a look.
+            return;
+        }
+        let weight = events::weight(&packet);
         let incoming = Incoming { packet, ack_id };
-        if let Err(refused) = Inbox::push(&self.0, &socket, Job::Event(incoming)) {
-            refuse_overflow(&self.0, &socket, *refused);
+        if let Some(wait) = session.app.guard.take_event(&session.rate, &session.user(), weight) {
+            return events::refuse_beyond(session, &socket, incoming, wait);
+        }
+        if let Err(refused) = Inbox::push(session, &socket, Job::Event(incoming)) {
+            events::refuse_overflow(session, &socket, *refused);
         }
     }
 }

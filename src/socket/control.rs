@@ -16,17 +16,13 @@ const NOTICE_GRACE: Duration = Duration::from_millis(250);
 /// Entries of the control stream read at once, as `acts_after` does.
 const PAGE: usize = 100;
 
-/// Follows the control stream from now on, until stopped.
-pub async fn follow_control(app: Arc<App>, mut news: tokio::sync::watch::Receiver<u64>, stop: CancellationToken) {
-    let mut position = loop {
-        match app.redis.control_position().await {
-            Ok(position) => break position,
-            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-        }
-        if stop.is_cancelled() {
-            return;
-        }
-    };
+/// Follows the control stream from `position` on, until stopped.
+pub async fn follow_control(
+    app: Arc<App>,
+    mut position: String,
+    mut news: tokio::sync::watch::Receiver<u64>,
+    stop: CancellationToken,
+) {
     loop {
         match app.redis.acts_after(&position).await {
             Ok(acts) => {
@@ -60,14 +56,22 @@ pub async fn follow_control(app: Arc<App>, mut news: tokio::sync::watch::Receive
 fn carry_out(app: &App, act: &Act) {
     let live = app.live();
     match act {
-        Act::Cut {
-            scope,
-            code,
-            blocked_for_ms,
-        } => {
-            let Ok(scope) = scope.parse::<Scope>() else { return };
-            for Live { session, socket } in live.iter().filter(|live| is_in_scope(app, &live.session, &scope)) {
-                cut(session, socket, code, *blocked_for_ms);
+        Act::Ban { ban } => {
+            app.guard.bans().insert(ban.clone());
+            let left = app.guard.bans().left(ban);
+            for Live { session, socket } in live.iter().filter(|live| is_in_scope(app, &live.session, &ban.scope)) {
+                cut(session, socket, &ban.reason, Some(left));
+            }
+        }
+        Act::Unban { scope } => app.guard.bans().remove(scope),
+        Act::Cut { scope, code } => {
+            for Live { session, socket } in live.iter().filter(|live| is_in_scope(app, &live.session, scope)) {
+                cut(session, socket, code, None);
+            }
+        }
+        Act::Kick { socket: sid, code } => {
+            for Live { session, socket } in live.iter().filter(|live| live.session.sid.as_str() == sid) {
+                cut(session, socket, code, None);
             }
         }
         Act::Evict { user, room } => {
@@ -90,11 +94,8 @@ fn carry_out(app: &App, act: &Act) {
 }
 
 fn is_in_scope(app: &App, session: &Session, scope: &Scope) -> bool {
-    match scope {
-        Scope::Address(_) => Scope::address(session.address.ip) == *scope && !app.guard.is_exempt(session.address),
-        Scope::User(user) => session.identity().user == *user,
-        Scope::Session(sid) => session.identity().session.as_ref() == Some(sid),
-    }
+    (scope.has_address(session.address.ip) && !app.guard.is_exempt(session.address))
+        || scope.has_identity(&session.identity())
 }
 
 fn evict(live: &Live, room: &RoomId, gone: bool) {
@@ -110,8 +111,12 @@ fn evict(live: &Live, room: &RoomId, gone: bool) {
 }
 
 /// Tells a socket why, and closes its transport as soon as that had the time to leave.
-pub fn cut(session: &Arc<Session>, socket: &Socket, code: &str, blocked_for_ms: Option<u64>) {
-    session.note_cut(code);
+///
+/// A socket that is being cut already is left alone: the first reason is the one to tell.
+pub fn cut(session: &Arc<Session>, socket: &Socket, code: &str, blocked_for: Option<Duration>) {
+    if !session.note_cut(code) {
+        return;
+    }
     session.app.metrics.cuts_total.inc(["blocked"]);
     let message = explain(code);
     // A full queue only means that the reason stays unknown.
@@ -120,7 +125,7 @@ pub fn cut(session: &Arc<Session>, socket: &Socket, code: &str, blocked_for_ms: 
         &SecurityNotice {
             code,
             message,
-            blocked_for_ms,
+            blocked_for_ms: blocked_for.and_then(|left| u64::try_from(left.as_millis()).ok()),
         },
     );
     let (app, socket) = (session.app.clone(), socket.clone());
@@ -142,6 +147,9 @@ fn explain(code: &str) -> &'static str {
         "sync_without_user" => "A request did not say who it is for.",
         "revoked" => "This login was ended.",
         "strikes" => "Too many requests were refused.",
+        "flood" => "Far too many requests came from this connection.",
+        "username" => "This login was used under another name.",
+        "kicked" => "An operator closed this connection.",
         _ => "This connection was closed for security reasons.",
     }
 }

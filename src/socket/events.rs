@@ -8,6 +8,7 @@ mod token;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -18,6 +19,8 @@ use super::reply::Reply;
 use super::{Session, Socket};
 use crate::chat::ChatError;
 use crate::chat::payload::Payload;
+use crate::config::Rule;
+use crate::guard::Weight;
 use crate::model::Scope;
 
 /// Messages of one socket stored by one script call: keeps a call below a millisecond.
@@ -26,6 +29,28 @@ pub const BATCH_MAX: usize = 64;
 /// Whether a packet is the event `message`, which may be stored together with its neighbours.
 pub fn is_message(packet: &Value) -> bool {
     matches!(packet, Value::Str(text, _) if text.as_str().starts_with("[\"message\""))
+}
+
+/// What events cost of their socket's rate, by the beginning of their packet; all others cost one.
+const WEIGHTS: [(&str, Weight); 6] = [
+    ("[\"message\"", Weight::MESSAGE),
+    ("[\"join\"", Weight::of(2)),
+    ("[\"loadMoreMessages_for_room\"", Weight::of(2)),
+    ("[\"syncRooms\"", Weight::of(5)),
+    ("[\"deleteroom\"", Weight::of(5)),
+    ("[\"refreshToken\"", Weight::of(5)),
+];
+
+/// Events that are also counted over all nodes, because each costs a call of a service.
+const COSTLY: [&str; 3] = ["syncRooms", "deleteroom", "refreshToken"];
+
+/// What an event costs of its socket's rate.
+pub fn weight(packet: &Value) -> Weight {
+    let Value::Str(text, _) = packet else {
+        return Weight::of(1);
+    };
+    let known = WEIGHTS.iter().find(|(start, _)| text.as_str().starts_with(start));
+    known.map_or(Weight::of(1), |(_, weight)| *weight)
 }
 
 /// The events of the contract, by name.
@@ -87,8 +112,22 @@ impl Event {
 
 /// Refuses an event that found the inbox full.
 pub fn refuse_overflow(session: &Session, socket: &Socket, incoming: Incoming) {
-    let error = ChatError::RateLimited(std::time::Duration::from_secs(1));
+    let error = ChatError::RateLimited(Duration::from_secs(1));
     Event::new(incoming).reply.fail_now(&session.app, socket, &error);
+}
+
+/// Refuses an event that is beyond its rate; a socket that goes on and on is cut, and its session blocked.
+pub fn refuse_beyond(session: &Arc<Session>, socket: &Socket, incoming: Incoming, wait: Duration) {
+    let app = &session.app;
+    app.metrics.refusals_total.inc(["events"]);
+    Event::new(incoming)
+        .reply
+        .fail_if_room(app, socket, &ChatError::RateLimited(wait));
+    if app.guard.is_flood(session.count_refused()) {
+        let (session, socket) = (session.clone(), socket.clone());
+        app.tracker
+            .spawn(async move { block_and_cut(&session, &socket, Rule::Flood).await });
+    }
 }
 
 /// Does one job, or stores a run of messages.
@@ -117,6 +156,9 @@ pub async fn handle(session: &Arc<Session>, socket: &Socket, jobs: Vec<Job>) {
 }
 
 async fn handle_event(session: &Arc<Session>, socket: &Socket, event: Event) {
+    if let Err(error) = take_costly(session, event.reply.event).await {
+        return event.reply.fail(&session.app, socket, &error).await;
+    }
     let result = match event.reply.event {
         "join" => room::join(session, socket, &event).await.map(Answer::Done),
         "leave" => room::leave(session, socket, &event).await.map(Answer::Done),
@@ -141,6 +183,19 @@ async fn handle_event(session: &Arc<Session>, socket: &Socket, event: Event) {
     }
 }
 
+/// Takes a costly event from its user's rate.
+async fn take_costly(session: &Session, event: &str) -> Result<(), ChatError> {
+    if !COSTLY.contains(&event) {
+        return Ok(());
+    }
+    match session.app.guard.take_costly(&session.user()).await {
+        Ok(None) => Ok(()),
+        Ok(Some(wait)) => Err(ChatError::RateLimited(wait)),
+        Err(_) if event == "refreshToken" => Err(ChatError::AuthUnavailable),
+        Err(error) => Err(error.into()),
+    }
+}
+
 enum Answer {
     Done(()),
     Stored(crate::redis::Receipt),
@@ -154,12 +209,14 @@ async fn fail(session: &Arc<Session>, socket: &Socket, reply: Reply, error: &Cha
         session.app.guard.strike(&session.identity(), 1).await;
     }
     if *error == ChatError::Forged {
-        block_and_cut(session, socket, "forged_room").await;
+        block_and_cut(session, socket, Rule::ForgedRoom).await;
     }
 }
 
 /// Blocks the session (else the user) and cuts this socket after telling it why.
-async fn block_and_cut(session: &Arc<Session>, socket: &Socket, reason: &'static str) {
-    session.app.guard.block(&Scope::of(&session.identity()), reason).await;
-    super::control::cut(session, socket, reason, None);
+async fn block_and_cut(session: &Arc<Session>, socket: &Socket, rule: Rule) {
+    let blocked = session.app.guard.block(&Scope::of(&session.identity()), rule).await;
+    if let Some(left) = blocked {
+        super::control::cut(session, socket, rule.as_str(), Some(left));
+    }
 }

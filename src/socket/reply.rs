@@ -75,6 +75,13 @@ impl Reply {
         app.deliver.at_once(socket, || self.send_failure(socket, &failure));
     }
 
+    /// As [`Self::fail`], where the answer is worth no wait and no cut: a client that floods and does not read gets none.
+    pub fn fail_if_room(self, app: &App, socket: &Socket, error: &ChatError) {
+        let message = error.to_string();
+        let failure = self.failure(app, socket, error, &message);
+        let _full = self.send_failure(socket, &failure);
+    }
+
     fn failure<'a>(&'a self, app: &App, socket: &Socket, error: &ChatError, message: &'a str) -> Failure<'a> {
         app.metrics.events_total.inc([self.event, error.code()]);
         tracing::debug!(event = self.event, code = error.code(), sid = %socket.id, "event refused");

@@ -1,7 +1,7 @@
 //! What the node knows about one socket.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,7 +12,8 @@ use super::App;
 use super::inbox::Inbox;
 use super::transport::Conn;
 use crate::chat::UserRooms;
-use crate::model::{ClientAddress, Identity, RoomId};
+use crate::guard::EventRate;
+use crate::model::{ClientAddress, Identity, RoomId, UserId};
 use crate::redis::OwnedSocket;
 
 /// What the accept loop found out about a request, for the handshake.
@@ -81,6 +82,10 @@ pub struct Session {
     pub inbox: Inbox,
     /// The user's room list.
     pub rooms: Arc<UserRooms>,
+    /// The rate of its events.
+    pub rate: EventRate,
+    /// Events that were beyond the rate.
+    refused: AtomicU32,
     identity: Mutex<Identity>,
     tokens: Mutex<Tokens>,
     membership: Mutex<Membership>,
@@ -120,6 +125,7 @@ impl Session {
     /// The session of a socket whose handshake was verified.
     pub fn new(app: Arc<App>, sid: Sid, handshake: Handshake) -> Self {
         let rooms = app.chat.user_rooms(&handshake.identity);
+        let rate = app.guard.event_rate();
         Self {
             app,
             sid,
@@ -130,6 +136,8 @@ impl Session {
             connected_ms: crate::model::unix_ms(),
             inbox: Inbox::default(),
             rooms,
+            rate,
+            refused: AtomicU32::new(0),
             identity: Mutex::new(handshake.identity),
             tokens: Mutex::new(handshake.tokens),
             membership: Mutex::default(),
@@ -137,6 +145,16 @@ impl Session {
             unregistered: AtomicBool::new(false),
             cut: Mutex::default(),
         }
+    }
+
+    /// Counts an event that was beyond the rate; returns how many there were.
+    pub fn count_refused(&self) -> u32 {
+        self.refused.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// Whose it is.
+    pub fn user(&self) -> UserId {
+        lock(&self.identity).user.clone()
     }
 
     /// Who it is.
@@ -204,23 +222,27 @@ impl Session {
     /// What is to be written in Redis for it.
     pub fn owned(&self) -> OwnedSocket {
         let membership = lock(&self.membership);
-        OwnedSocket {
-            socket: self.sid.to_string(),
-            user: lock(&self.identity).user.clone(),
-            rooms: membership.belongs.iter().cloned().collect(),
-            joined: membership.joined.iter().cloned().collect(),
-        }
+        self.entry(membership.belongs.iter().cloned(), membership.joined.iter().cloned())
     }
 
     /// Everything that may be written in Redis for it: what is to be removed when it is gone.
     pub fn traces(&self) -> OwnedSocket {
         let membership = lock(&self.membership);
-        let rooms: Vec<RoomId> = membership.traces.iter().cloned().collect();
+        self.entry(membership.traces.iter().cloned(), membership.traces.iter().cloned())
+    }
+
+    fn entry(&self, rooms: impl Iterator<Item = RoomId>, joined: impl Iterator<Item = RoomId>) -> OwnedSocket {
+        let Identity { user, session, .. } = self.identity();
+        let leases = self.app.guard.leases(self.address, Some(&user), self.sid.as_str());
         OwnedSocket {
             socket: self.sid.to_string(),
-            user: lock(&self.identity).user.clone(),
-            joined: rooms.clone(),
-            rooms,
+            user,
+            rooms: rooms.collect(),
+            joined: joined.collect(),
+            leases: leases.into_iter().map(|(scope, _)| scope).collect(),
+            login: session,
+            ip: Some(self.address.ip),
+            since: self.connected_ms,
         }
     }
 
@@ -249,9 +271,17 @@ impl Session {
         self.list_refresh.store(false, Ordering::Release);
     }
 
-    /// Notes why we cut it; the first reason counts.
-    pub fn note_cut(&self, reason: &str) {
-        lock(&self.cut).get_or_insert_with(|| reason.to_owned());
+    /// Notes why we cut it; the first reason counts: `false` for further ones.
+    pub fn note_cut(&self, reason: &str) -> bool {
+        let mut cut = lock(&self.cut);
+        let first = cut.is_none();
+        cut.get_or_insert_with(|| reason.to_owned());
+        first
+    }
+
+    /// Whether we cut it.
+    pub fn is_cut(&self) -> bool {
+        lock(&self.cut).is_some()
     }
 
     /// Why we cut it, if we did.

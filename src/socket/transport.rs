@@ -5,13 +5,15 @@
 
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use socket2::SockRef;
 use socketioxide::socket::Sid;
 use tokio::net::TcpStream;
+
+use super::waiting::Place;
 
 /// One TCP connection, as others may act on it.
 #[derive(Debug)]
@@ -23,6 +25,18 @@ pub struct Conn {
     /// Milliseconds after `started` since when a write has been blocked; 0 = none is.
     blocked_since: AtomicU64,
     killed: AtomicBool,
+    stage: Mutex<Stage>,
+}
+
+/// How far a connection has come.
+#[derive(Debug)]
+enum Stage {
+    /// It has no place among those that wait: it has just come, or came through a proxy.
+    Fresh,
+    /// It has yet to say who it is.
+    Waiting { _place: Place },
+    /// It carries a known socket, or is about to be closed.
+    Settled,
 }
 
 impl Conn {
@@ -34,7 +48,36 @@ impl Conn {
             started: Instant::now(),
             blocked_since: AtomicU64::new(0),
             killed: AtomicBool::new(false),
+            stage: Mutex::new(Stage::Fresh),
         }
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a fresh connection the place that `enter` finds; `None` when it is not fresh, `false` without a place.
+    pub fn wait_with(&self, enter: impl FnOnce() -> Option<Place>) -> Option<bool> {
+        let mut stage = self.stage();
+        if !matches!(*stage, Stage::Fresh) {
+            return None;
+        }
+        let place = enter();
+        let entered = place.is_some();
+        if let Some(place) = place {
+            *stage = Stage::Waiting { _place: place };
+        }
+        Some(entered)
+    }
+
+    /// Whether it has yet to say who it is.
+    pub fn is_waiting(&self) -> bool {
+        matches!(*self.stage(), Stage::Waiting { .. })
+    }
+
+    /// Its socket is known, or it ends: it gives its place back.
+    pub fn settle(&self) {
+        *self.stage() = Stage::Settled;
     }
 
     /// Shuts the transport down in both directions.
@@ -115,6 +158,13 @@ impl Transports {
         }
         transport.websockets.push(conn);
         true
+    }
+
+    /// The socket is known: its connections wait no longer.
+    pub fn settle(&self, sid: Sid) {
+        if let Some(transport) = self.by_sid.get(&sid) {
+            transport.websockets.iter().for_each(|conn| conn.settle());
+        }
     }
 
     /// The socket is gone. A closed one stays refused.

@@ -76,7 +76,7 @@ metrics! {
     /// Sockets connected now.
     connections: IntGauge = gauge("roomcast_connections");
     /// Handshakes by result.
-    handshakes_total: Labelled<1> = labelled("roomcast_handshakes_total", ["result"], &[["connected"], ["refreshed"], ["blocked"], ["auth_unavailable"]]);
+    handshakes_total: Labelled<1> = labelled("roomcast_handshakes_total", ["result"], &[["connected"], ["refreshed"], ["blocked"], ["rate_limited"], ["auth_unavailable"]]);
     /// Events of clients by event and result.
     events_total: Labelled<2> = labelled("roomcast_events_total", ["event", "result"], &EVENTS.map(|event| [event, "ok"]));
     /// Room events handed to sockets.
@@ -99,10 +99,18 @@ metrics! {
     post_duration_seconds: Histogram = histogram("roomcast_post_duration_seconds", POST_SECONDS);
     /// Redis calls that failed.
     redis_errors_total: IntCounter = counter("roomcast_redis_errors_total");
-    /// Blocks set by reason.
+    /// Bans in force, as far as this node knows.
+    bans: IntGauge = gauge("roomcast_bans");
+    /// Bans set by this node, by rule.
     blocks_total: Labelled<1> = labelled("roomcast_blocks_total", ["reason"], &[]);
-    /// Requests and events refused by reason.
-    refusals_total: Labelled<1> = labelled("roomcast_refusals_total", ["reason"], &[]);
+    /// What rules in shadow mode would have refused or banned, by rule.
+    shadowed_total: Labelled<1> = labelled("roomcast_shadowed_total", ["rule"], &[]);
+    /// Whether the guard cannot ask Redis: limits and bans known here hold, handshakes are refused.
+    guard_degraded: IntGauge = gauge("roomcast_guard_degraded");
+    /// Connections that have not said who they are yet.
+    unauthenticated: IntGauge = gauge("roomcast_unauthenticated_connections");
+    /// Handshakes refused before the upgrade, and events beyond their rate, by reason.
+    refusals_total: Labelled<1> = labelled("roomcast_refusals_total", ["reason"], &[["blocked"], ["unavailable"], ["handshakes"], ["events"]]);
     /// Connections cut by reason.
     cuts_total: Labelled<1> = labelled("roomcast_cuts_total", ["reason"], &[]);
     /// Events that wait to be archived.

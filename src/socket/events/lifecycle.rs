@@ -5,16 +5,20 @@ use std::sync::Arc;
 use socketioxide::socket::DisconnectReason;
 
 use crate::chat::RoomListError;
+use crate::config::Rule;
 use crate::model::RoomId;
 use crate::socket::inbox::{Inbox, Job};
 use crate::socket::{Live, Session, Socket};
 
 /// Fetches the user's rooms and writes the socket down; events wait meanwhile.
 pub async fn connected(session: &Arc<Session>, socket: &Socket) {
-    // A block that was set while the handshake was checked found no socket to cut.
-    let guard = &session.app.guard;
-    if guard.is_blocked_now(session.address, &session.identity()).await {
-        return crate::socket::control::cut(session, socket, "blocked", None);
+    // A block or a revocation that came while the handshake was checked found no socket to cut.
+    let (guard, identity) = (&session.app.guard, session.identity());
+    if let Some(ban) = guard.ban_of(session.address, &identity) {
+        return crate::socket::control::cut(session, socket, &ban.reason, Some(guard.bans().left(&ban)));
+    }
+    if guard.is_revoked(&identity).await.unwrap_or(false) {
+        return crate::socket::control::cut(session, socket, "revoked", None);
     }
     let fetched = session.app.chat.fetch_rooms(&session.identity(), &session.rooms).await;
     rooms_fetched(session, socket, fetched).await;
@@ -46,7 +50,7 @@ pub async fn rooms_fetched(session: &Arc<Session>, socket: &Socket, fetched: Res
             }
             evict_other_devices(session, &gone);
         }
-        Err(RoomListError::Refused) => return super::block_and_cut(session, socket, "user_refused").await,
+        Err(RoomListError::Refused) => return super::block_and_cut(session, socket, Rule::UserRefused).await,
         // The socket stays; the node's sweep tries again.
         Err(RoomListError::Unavailable) => {}
     }

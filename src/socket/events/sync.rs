@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use super::Event;
 use crate::chat::payload::Payload;
 use crate::chat::{ChatError, SYNC_MAX_ROOMS, SyncRequest};
+use crate::config::Rule;
 use crate::model::{Epoch, Identity, RoomId};
 use crate::socket::protocol::{PreviousInfo, SyncedMessages, event};
 use crate::socket::{Session, Socket};
@@ -20,7 +21,7 @@ pub async fn sync_rooms(session: &Arc<Session>, socket: &Socket, event: &Event) 
     let payload = event.payload()?;
     let identity = session.identity();
     if payload.raw("platformid").is_none() && payload.raw("platformId").is_none() {
-        super::block_and_cut(session, socket, "sync_without_user").await;
+        super::block_and_cut(session, socket, Rule::SyncWithoutUser).await;
         return Err(ChatError::BadPayload("`platformid` is missing".into()));
     }
     crate::chat::check_identity(&payload, &identity)?;

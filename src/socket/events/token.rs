@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::RefreshError;
 use crate::chat::ChatError;
+use crate::config::Rule;
 use crate::guard::TokenRequest;
 use crate::model::unix_ms;
 use crate::socket::protocol::{TokenRefresh, event};
@@ -18,10 +19,9 @@ pub async fn refresh(session: &Arc<Session>, socket: &Socket) -> Result<(), Chat
         .await
     {
         Ok(TokenRequest::Allowed) => exchange(session, socket).await,
-        Ok(TokenRequest::Blocked) => {
-            let error = ChatError::Blocked("too many token requests".into());
-            crate::socket::control::cut(session, socket, "token_requests", None);
-            Err(error)
+        Ok(TokenRequest::Blocked(left)) => {
+            crate::socket::control::cut(session, socket, Rule::TokenRequests.as_str(), Some(left));
+            Err(ChatError::Blocked("too many token requests".into()))
         }
         Err(error) => {
             tracing::warn!(%error, "token request not counted");
@@ -36,7 +36,7 @@ async fn exchange(session: &Arc<Session>, socket: &Socket) -> Result<(), ChatErr
     let refreshed = match app.auth.refresh(&session.tokens().refresh, session.proto2).await {
         Ok(refreshed) if refreshed.identity.user == identity.user => refreshed,
         Ok(_) => {
-            super::block_and_cut(session, socket, "refresh_of_another").await;
+            super::block_and_cut(session, socket, Rule::RefreshOfAnother).await;
             return Err(ChatError::Blocked("Invalid refresh token".into()));
         }
         Err(RefreshError::Refused) => return Err(ChatError::AuthExpired),

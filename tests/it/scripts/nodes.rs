@@ -13,6 +13,9 @@ use super::server::Server;
 const NODES: [&str; 2] = ["a", "b"];
 const SOCKETS: usize = 3;
 
+/// What every socket is counted by.
+const LEASED: &str = "ip:192.0.2.7";
+
 /// A node's socket: (node, number).
 type Place = (usize, usize);
 
@@ -83,6 +86,10 @@ fn socket_of((node, number): Place) -> OwnedSocket {
         user: UserId::new(USERS[number]).unwrap(),
         rooms: Vec::new(),
         joined: Vec::new(),
+        leases: vec![LEASED.parse().unwrap()],
+        login: Some("login".to_owned()),
+        ip: Some([192, 0, 2, 7].into()),
+        since: 1_700_000_000_000,
     }
 }
 
@@ -123,6 +130,10 @@ impl Model {
             Act::Register(place, room) | Act::Join(place, room) => {
                 let joins = matches!(act, Act::Join(..));
                 let mut traces = self.owned.get(place).cloned().unwrap_or_else(|| socket_of(*place));
+                redis
+                    .renew_leases(&LEASED.parse().unwrap(), vec![traces.socket.clone()])
+                    .await
+                    .unwrap();
                 let (name, node) = (server.room(*room), NODES[place.0]);
                 for (list, wanted) in [(&mut traces.rooms, true), (&mut traces.joined, joins)] {
                     if wanted && !list.contains(&name) {
@@ -204,6 +215,11 @@ impl Model {
                 );
             }
         }
+        let leases = format!("rc:{{tokenRequests:{}}}:leases", &LEASED[3..]);
+        let leased = server.wire.call(&["ZRANGE", &leases, "0", "-1"]).await.list();
+        let leased: BTreeSet<String> = leased.iter().map(|socket| socket.text()).collect();
+        let expected: BTreeSet<String> = self.owned.values().map(|socket| socket.socket.clone()).collect();
+        prop_assert_eq!(leased, expected, "leases");
         for (node, name) in NODES.iter().enumerate() {
             let owned = server
                 .wire
