@@ -7,15 +7,17 @@ mod source;
 #[macro_use]
 mod value;
 mod limits;
+mod redis;
 
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
 pub use limits::{Rate, Rule};
+pub use redis::{RedisConfig, declared};
 pub use source::{ConfigError, Source};
-pub use value::{AppMatch, AuthMode, Durability, LogFormat, Millis, Origins, Secret, TokenScope};
-use value::{List, Setting, Url};
+pub use value::{AppMatch, AuthMode, Durability, List, LogFormat, Millis, Origins, Secret, TokenScope};
+use value::{Setting, Url};
 
 /// One row of `roomcast config`.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -207,9 +209,6 @@ settings! {
     log_format: LogFormat = "text" => "ROOMCAST_LOG_FORMAT";
 }
 
-/// Below it a busy server looks dead; zero would mean that no call ever ends.
-const REDIS_TIMEOUT_MIN: std::time::Duration = std::time::Duration::from_millis(50);
-
 impl Config {
     /// Checks what one setting alone cannot tell.
     pub fn validate(&self) -> Result<(), ConfigError> {
@@ -232,27 +231,7 @@ impl Config {
                 "use durations such as 1m,5m,30m,2h,24h; to block nobody, name the rules in GUARD_SHADOW",
             ));
         }
-        if self.partitions == 0 || self.partitions > 4096 {
-            return Err(ConfigError::new(
-                "ROOMCAST_PARTITIONS",
-                "is out of range",
-                "choose a number from 1 to 4096",
-            ));
-        }
-        if self.durability_replicas == 0 {
-            return Err(ConfigError::new(
-                "ROOMCAST_DURABILITY_REPLICAS",
-                "must not be zero",
-                "use at least 1, or ROOMCAST_DURABILITY=memory",
-            ));
-        }
-        if *self.redis_timeout < REDIS_TIMEOUT_MIN {
-            return Err(ConfigError::new(
-                "REDIS_TIMEOUT",
-                "is too short: every call would fail, or none would ever end",
-                "use a duration of 50ms or more",
-            ));
-        }
+        RedisConfig::from(self).validate()?;
         if self.max_text + 4096 > self.max_payload {
             return Err(ConfigError::new(
                 "ROOMCAST_MAX_TEXT",

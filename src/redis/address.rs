@@ -9,15 +9,15 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{ConfigError, RedisConfig};
 
 const CA: &str = "REDIS_TLS_CA_FILE";
 const CERTIFICATE: &str = "REDIS_TLS_CERT_FILE";
 const KEY: &str = "REDIS_TLS_KEY_FILE";
 
 /// The server that the settings name.
-pub(super) fn server_config(config: &Config) -> Result<ServerSettings, ConfigError> {
-    let (address, tls) = plain_address(config.redis_url.expose());
+pub(super) fn server_config(config: &RedisConfig) -> Result<ServerSettings, ConfigError> {
+    let (address, tls) = plain_address(config.url.expose());
     let mut settings = ServerSettings::from_url(&address).map_err(|error| {
         ConfigError::new(
             "REDIS_URL",
@@ -55,19 +55,19 @@ fn plain_address(url: &str) -> (String, bool) {
     (url.to_owned(), false)
 }
 
-fn tls_setting(config: &Config) -> Option<&'static str> {
+fn tls_setting(config: &RedisConfig) -> Option<&'static str> {
     [
-        (CA, &config.redis_tls_ca_file),
-        (CERTIFICATE, &config.redis_tls_cert_file),
-        (KEY, &config.redis_tls_key_file),
+        (CA, &config.tls_ca_file),
+        (CERTIFICATE, &config.tls_cert_file),
+        (KEY, &config.tls_key_file),
     ]
     .into_iter()
     .find_map(|(name, value)| value.as_ref().map(|_| name))
 }
 
-fn tls_config(config: &Config) -> Result<TlsConfig, ConfigError> {
+fn tls_config(config: &RedisConfig) -> Result<TlsConfig, ConfigError> {
     let mut roots = RootCertStore::empty();
-    match &config.redis_tls_ca_file {
+    match &config.tls_ca_file {
         Some(path) => {
             for certificate in certificates(CA, path)? {
                 roots.add(certificate).map_err(|error| unreadable(CA, path, &error))?;
@@ -87,7 +87,7 @@ fn tls_config(config: &Config) -> Result<TlsConfig, ConfigError> {
         .with_safe_default_protocol_versions()
         .map_err(|error| ConfigError::new("REDIS_URL", format!("no TLS: {error}"), "use redis://"))?
         .with_root_certificates(roots);
-    let client = match (&config.redis_tls_cert_file, &config.redis_tls_key_file) {
+    let client = match (&config.tls_cert_file, &config.tls_key_file) {
         (None, None) => builder.with_no_client_auth(),
         (Some(certificate), Some(key)) => builder
             .with_client_auth_cert(
@@ -131,13 +131,7 @@ mod tests {
     use crate::config::Source;
 
     fn read(pairs: &[(&'static str, &str)]) -> Result<ServerSettings, String> {
-        let source = Source::from_pairs([
-            ("AUTH_URL", "http://127.0.0.1:1"),
-            ("API_URL", "http://127.0.0.1:1"),
-            ("VISION_APP_INFO", "x"),
-        ]);
-        let pairs: Vec<(&str, String)> = pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        let config = Config::read(&source.with(pairs)).unwrap();
+        let config = RedisConfig::read(&Source::from_pairs(pairs.iter().copied())).unwrap();
         server_config(&config).map_err(|error| error.to_string())
     }
 

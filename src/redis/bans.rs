@@ -19,7 +19,7 @@ use crate::model::{Ban, Origin, Scope, UnixMs};
 
 /// Entries of the audit stream.
 const AUDIT_MAX: i64 = 10_000;
-/// Bans looked up by one pipeline.
+/// Bans looked up by one pipeline, entries of the audit stream by one call.
 const BATCH: usize = 500;
 
 /// How long a ban shall last.
@@ -161,8 +161,13 @@ impl Redis {
         Ok(self.bans_of(std::slice::from_ref(scope)).await?.pop())
     }
 
-    /// The bans in force of these scopes.
+    /// The bans in force of these scopes, by this machine's clock.
     pub async fn bans_of(&self, scopes: &[Scope]) -> Result<Vec<Ban>, RedisError> {
+        self.bans_at(scopes, crate::model::unix_ms()).await
+    }
+
+    /// The bans of these scopes that are in force at `now`.
+    pub async fn bans_at(&self, scopes: &[Scope], now: UnixMs) -> Result<Vec<Ban>, RedisError> {
         const FIELDS: [&str; 6] = ["reason", "origin", "actor", "since", "until", "level"];
         let mut bans = Vec::with_capacity(scopes.len());
         for batch in scopes.chunks(BATCH) {
@@ -175,7 +180,7 @@ impl Redis {
                 .iter()
                 .zip(answers)
                 .filter_map(|(scope, fields)| read_ban(scope, fields.into_iter().collect()));
-            bans.extend(found.filter(|ban| !ban.left().is_zero()));
+            bans.extend(found.filter(|ban| ban.until > now));
         }
         Ok(bans)
     }
@@ -218,28 +223,29 @@ impl Redis {
 
     /// The newest acts of the audit stream, the newest first; `scope` restricts them to one.
     pub async fn audits(&self, scope: Option<&Scope>, limit: usize) -> Result<Vec<Audit>, RedisError> {
-        let wanted = scope.map(ToString::to_string);
-        let count = if wanted.is_some() {
-            AUDIT_MAX as u64
-        } else {
-            limit as u64
-        };
-        let entries: Vec<(String, HashMap<String, String>)> =
-            self.any()?.xrevrange(AUDIT, "+", "-", Some(count)).await?;
-        let read = |(id, mut fields): (String, HashMap<String, String>)| {
-            let mut field = |name| fields.remove(name).unwrap_or_default();
-            Some(Audit {
-                at: id.split('-').next()?.parse().ok()?,
-                act: field("act"),
-                scope: field("scope"),
-                reason: field("reason"),
-                actor: field("actor"),
-            })
-        };
-        let audits = entries.into_iter().filter_map(read);
-        Ok(audits
-            .filter(|audit| wanted.as_ref().is_none_or(|scope| audit.scope == *scope))
-            .take(limit)
-            .collect())
+        let scope = scope.map(ToString::to_string);
+        let mut audits: Vec<Audit> = Vec::new();
+        let mut before = "+".to_owned();
+        while audits.len() < limit {
+            let entries: Vec<(String, HashMap<String, String>)> =
+                self.any()?.xrevrange(AUDIT, before, "-", Some(BATCH as u64)).await?;
+            let Some((oldest, _)) = entries.last() else { break };
+            before = format!("({oldest}");
+            let wanted = entries.into_iter().filter_map(read_audit);
+            audits.extend(wanted.filter(|audit| scope.as_ref().is_none_or(|scope| audit.scope == *scope)));
+        }
+        audits.truncate(limit);
+        Ok(audits)
     }
+}
+
+fn read_audit((id, mut fields): (String, HashMap<String, String>)) -> Option<Audit> {
+    let mut field = |name| fields.remove(name).unwrap_or_default();
+    Some(Audit {
+        at: id.split('-').next()?.parse().ok()?,
+        act: field("act"),
+        scope: field("scope"),
+        reason: field("reason"),
+        actor: field("actor"),
+    })
 }

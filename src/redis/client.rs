@@ -17,7 +17,7 @@ use super::keys::Keys;
 use super::primaries::Primaries;
 use super::script::Scripts;
 use super::{Bus, RedisError};
-use crate::config::{Config, ConfigError, Durability};
+use crate::config::{ConfigError, Durability, RedisConfig};
 use crate::model::RoomId;
 
 /// Connections for commands: one is enough for a node's traffic, four keep a large answer from delaying the others.
@@ -69,8 +69,9 @@ struct Settings {
 
 impl Redis {
     /// Prepares the connections and starts to connect; goes on trying for ever.
-    pub fn start(config: &Config) -> Result<Self, ConfigError> {
-        let redis_config = server_config(config)?;
+    pub fn start(config: impl Into<RedisConfig>) -> Result<Self, ConfigError> {
+        let config = config.into();
+        let redis_config = server_config(&config)?;
         let connection = ConnectionConfig {
             connection_timeout: Duration::from_secs(2),
             internal_command_timeout: Duration::from_secs(2),
@@ -93,7 +94,7 @@ impl Redis {
         let settings = Arc::new(Settings {
             config: redis_config,
             connection,
-            timeout: *config.redis_timeout,
+            timeout: *config.timeout,
             durability: config.durability,
             replicas: config.durability_replicas,
         });
