@@ -16,8 +16,8 @@ use ipnet::IpNet;
 pub use limits::{Rate, Rule};
 pub use redis::{RedisConfig, declared};
 pub use source::{ConfigError, Source};
-pub use value::{AppMatch, AuthMode, Durability, List, LogFormat, Millis, Origins, Secret, TokenScope};
-use value::{Setting, Url};
+use value::Url;
+pub use value::{AppMatch, AuthMode, Durability, List, LogFormat, Millis, Origins, Secret, Setting, TokenScope};
 
 /// One row of `roomcast config`.
 #[derive(Debug, Clone, serde::Serialize)]

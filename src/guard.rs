@@ -6,6 +6,7 @@
 //! banned for the outage.
 
 mod bans;
+pub mod operate;
 mod rates;
 
 use std::net::IpAddr;
