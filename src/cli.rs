@@ -1,7 +1,10 @@
 //! The command line: arguments to one role, and its end to an exit code.
 
 mod backend;
+mod ban;
 mod chat;
+mod operator;
+mod sessions;
 mod settings;
 mod token;
 
@@ -12,8 +15,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Source};
 use crate::demo::{self, DemoArgs};
+use crate::guard::operate::BadOrder;
 use crate::lifecycle::Signals;
 use crate::node::{Node, NodeError};
+use crate::redis::RedisError;
 use crate::telemetry::logging;
 use crate::worker::Worker;
 
@@ -45,6 +50,10 @@ enum Command {
     Chat(chat::ChatArgs),
     /// Print access tokens for load tests, one a line, signed with JWT_SECRET
     Token(token::TokenArgs),
+    /// See who is banned and why; ban and unban addresses, users and sessions on every node
+    Ban(ban::BanArgs),
+    /// See who is connected to which node; close connections
+    Sessions(sessions::SessionsArgs),
     /// List every setting with its default
     Config(settings::ConfigArgs),
     /// Check the settings, and that Redis can be used, without starting anything
@@ -71,9 +80,15 @@ struct WorkerArgs {
 /// Why a command ended, as an exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
+    /// Exit code 1: what was to be changed is not there.
+    #[error("{0}")]
+    NotFound(String),
     /// Exit code 64.
     #[error("{0}")]
     Config(#[from] ConfigError),
+    /// Exit code 64: an argument that clap cannot judge.
+    #[error("{0}")]
+    Usage(#[from] BadOrder),
     /// Exit code 69: a needed service stayed away.
     #[error("{0}")]
     Unavailable(String),
@@ -91,10 +106,22 @@ impl From<NodeError> for CliError {
     }
 }
 
+impl From<RedisError> for CliError {
+    fn from(error: RedisError) -> Self {
+        match error {
+            RedisError::Unavailable | RedisError::Uncertain(_) => {
+                Self::Unavailable(format!("{error}; it is safe to run this again"))
+            }
+            RedisError::Refused(_) | RedisError::Unexpected(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
 impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 64,
+            Self::NotFound(_) => 1,
+            Self::Config(_) | Self::Usage(_) => 64,
             Self::Unavailable(_) => 69,
             Self::Internal(_) => 70,
         }
@@ -145,6 +172,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Demo(args) => demo::run(args, &source).await,
         Command::Chat(args) => chat::run(args, &source).await,
         Command::Token(args) => token::run(&args, &source),
+        Command::Ban(args) => ban::run(args, &source).await,
+        Command::Sessions(args) => sessions::run(args, &source).await,
         Command::Config(args) => settings::print(&args),
         Command::CheckConfig => settings::check(&source).await,
     }

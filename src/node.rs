@@ -100,7 +100,7 @@ impl Node {
 
         let health = Health::new(&["redis"]);
         let (stop, stop_ops, tracker) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-        let admin = config.admin_token.clone().map(|token| Admin::new(redis.clone(), token));
+        let admin = Admin::new(&config, &redis);
         let ops_stopped = stop_ops.clone().cancelled_owned();
         tracker.spawn(log_end(
             "ops listener",

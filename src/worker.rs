@@ -42,7 +42,7 @@ impl Worker {
         let (listener, ops_address) = listen(config.ops_listen).await?;
 
         let (health, stop, tracker) = (Health::new(&["redis"]), CancellationToken::new(), TaskTracker::new());
-        let admin = config.admin_token.clone().map(|token| Admin::new(redis.clone(), token));
+        let admin = Admin::new(&config, &redis);
         let stopped = stop.clone().cancelled_owned();
         let ops = ops::serve(listener, health.clone(), metrics.clone(), admin, stopped);
         tracker.spawn(log_end("ops listener", ops));

@@ -10,7 +10,7 @@ use crate::config::{Config, Source};
 use crate::redis::Redis;
 
 /// How long Redis may take to answer a check.
-const REDIS_WAIT: Duration = Duration::from_secs(5);
+const REDIS_WAIT: Duration = Duration::from_secs(4);
 
 /// Arguments of `roomcast config`.
 #[derive(Args)]
@@ -52,12 +52,19 @@ pub async fn check(source: &Source) -> Result<(), CliError> {
     let config = Config::read(source)?;
     config.validate()?;
     let redis = Redis::start(&config)?;
-    if tokio::time::timeout(REDIS_WAIT, redis.wait_connected()).await.is_err() {
-        return Err(CliError::Unavailable(
-            "REDIS_URL: no answer within 5 s; is Redis running there?".into(),
-        ));
-    }
+    connect(&redis).await?;
     redis.check_server().await?;
     println!("The settings are complete and Redis can be used.");
     Ok(())
+}
+
+/// Waits until Redis can be used, but not for ever.
+pub async fn connect(redis: &Redis) -> Result<(), CliError> {
+    tokio::time::timeout(REDIS_WAIT, redis.wait_connected())
+        .await
+        .map_err(|_| {
+            CliError::Unavailable(
+                "REDIS_URL: no answer within 4 s; is Redis running there, and are user and password right?".into(),
+            )
+        })
 }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use order::{BadOrder, BanOrder, is_forever, read_actor, read_scope};
-pub use sessions::{Session, SessionFilter, SessionList, Target};
+pub use sessions::{Kicked, Session, SessionFilter, SessionList, Target};
 
 use crate::model::{Ban, Scope, UnixMs};
 use crate::redis::{Audit, Redis, RedisError, Term};

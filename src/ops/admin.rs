@@ -1,9 +1,14 @@
 //! `/admin`: what operators and other services may do, with a bearer token.
 
+mod bans;
+mod input;
+mod sessions;
+
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -11,17 +16,26 @@ use serde::Deserialize;
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
-use crate::config::Secret;
+use self::input::Payload;
+use crate::config::{Config, Secret};
+use crate::guard::operate::{BadOrder, Operate, read_actor};
 use crate::model::{Scope, UserId};
 use crate::redis::{Act, Redis, RedisError};
 
 /// How long a revocation is remembered: longer than any access token in use lives.
 const REVOKED_FOR: Duration = Duration::from_secs(24 * 3600);
+/// The largest body; everything that is said here is small.
+const BODY_MAX: usize = 16 * 1024;
+/// The most entries of one answer.
+const LIMIT_MAX: usize = 10_000;
+/// Who acts where a request does not say.
+const ACTOR: &str = "admin";
 
 /// The administration of one deployment.
 #[derive(Clone)]
 pub struct Admin {
     redis: Redis,
+    operate: Operate,
     token: Secret,
 }
 
@@ -31,17 +45,31 @@ pub struct Admin {
 struct Revocation {
     sid: Option<String>,
     platformid: Option<String>,
+    by: Option<String>,
 }
 
 impl Admin {
-    /// Administration for whoever has `token`.
-    pub fn new(redis: Redis, token: Secret) -> Self {
-        Self { redis, token }
+    /// Administration for whoever has the token of the settings; `None` where there is none.
+    pub fn new(config: &Config, redis: &Redis) -> Option<Self> {
+        Some(Self {
+            redis: redis.clone(),
+            operate: Operate::new(redis.clone(), config.guard_allow.to_vec()),
+            token: config.admin_token.clone()?,
+        })
     }
 
-    /// The routes below `/admin`.
+    /// The routes below `/admin`. Whoever has no token learns nothing, not even which there are.
     pub(super) fn router(self) -> Router {
-        Router::new().route("/admin/revoke", post(revoke)).with_state(self)
+        let routes = Router::new()
+            .route("/revoke", post(revoke))
+            .merge(bans::routes())
+            .merge(sessions::routes())
+            .fallback(super::not_found)
+            .method_not_allowed_fallback(super::method_not_allowed)
+            .layer(DefaultBodyLimit::max(BODY_MAX))
+            .layer(middleware::from_fn_with_state(self.clone(), demand_token))
+            .with_state(self);
+        Router::new().nest("/admin", routes)
     }
 
     fn allows(&self, headers: &HeaderMap) -> bool {
@@ -52,61 +80,85 @@ impl Admin {
     }
 }
 
-/// `POST /admin/revoke {sid | platformid}`: the login no longer joins, and its sockets are cut on every node.
-async fn revoke(State(admin): State<Admin>, headers: HeaderMap, body: String) -> Response {
-    if !admin.allows(&headers) {
-        return answer(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "the bearer token is not ROOMCAST_ADMIN_TOKEN",
-        );
+async fn demand_token(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    if admin.allows(request.headers()) {
+        return next.run(request).await;
     }
-    let Some(scope) = read_scope(&body) else {
-        return answer(
-            StatusCode::BAD_REQUEST,
-            "bad_payload",
-            "send {\"sid\": …} or {\"platformid\": …}",
-        );
-    };
-    match revoke_scope(&admin.redis, &scope).await {
-        Ok(()) => {
-            tracing::info!(%scope, "revoked");
-            Json(json!({"ok": true})).into_response()
-        }
-        Err(error) => {
-            tracing::warn!(%scope, %error, "not revoked");
-            answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable",
-                "Redis is not available right now",
-            )
-        }
+    answer(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "the bearer token is not ROOMCAST_ADMIN_TOKEN",
+    )
+}
+
+/// Why a request is not carried out.
+struct Refusal(Response);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        self.0
     }
 }
 
-async fn revoke_scope(redis: &Redis, scope: &Scope) -> Result<(), RedisError> {
+impl From<BadOrder> for Refusal {
+    fn from(error: BadOrder) -> Self {
+        Self(answer(StatusCode::BAD_REQUEST, "bad_payload", &error.to_string()))
+    }
+}
+
+impl From<RedisError> for Refusal {
+    fn from(error: RedisError) -> Self {
+        tracing::warn!(%error, "a request of /admin failed");
+        Self(answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "Redis is not available right now; it is safe to repeat the request",
+        ))
+    }
+}
+
+/// The number of entries asked for, else `default`.
+fn limited(limit: Option<usize>, default: usize) -> Result<usize, BadOrder> {
+    let limit = limit.unwrap_or(default);
+    if (1..=LIMIT_MAX).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(BadOrder {
+        what: "limit",
+        problem: format!("must be from 1 to {LIMIT_MAX}"),
+    })
+}
+
+/// `POST /admin/revoke {sid | platformid, by?}`: the login no longer joins, and its sockets are cut on every node.
+async fn revoke(State(admin): State<Admin>, Payload(revocation): Payload<Revocation>) -> Result<Response, Refusal> {
+    let Some(scope) = revoked_scope(&revocation) else {
+        let message = "send {\"sid\": …} or {\"platformid\": …}";
+        return Ok(answer(StatusCode::BAD_REQUEST, "bad_payload", message));
+    };
+    let by = read_actor(revocation.by.as_deref().unwrap_or(ACTOR))?;
+    revoke_scope(&admin.redis, &scope, &by).await?;
+    tracing::info!(%scope, by, "revoked");
+    Ok(Json(json!({"ok": true})).into_response())
+}
+
+async fn revoke_scope(redis: &Redis, scope: &Scope, by: &str) -> Result<(), RedisError> {
     // The mark first: a socket that is cut and comes back at once must find it.
     redis.revoke(scope, REVOKED_FOR).await?;
-    redis
-        .publish_act(&Act::Cut {
-            scope: scope.clone(),
-            code: "revoked".into(),
-        })
-        .await
+    let code = "revoked".to_owned();
+    let cut = Act::Cut {
+        scope: scope.clone(),
+        code,
+    };
+    redis.publish_act(&cut).await?;
+    redis.audit("revoke", scope.to_string(), String::new(), by).await
 }
 
-fn read_scope(body: &str) -> Option<Scope> {
-    match serde_json::from_str(body).ok()? {
+fn revoked_scope(revocation: &Revocation) -> Option<Scope> {
+    match (&revocation.sid, &revocation.platformid) {
         // Session ids follow the rules of user ids: both become part of key names.
-        Revocation {
-            sid: Some(sid),
-            platformid: None,
-        } => Some(Scope::Session(UserId::new(&sid).ok()?.to_string())),
-        Revocation {
-            sid: None,
-            platformid: Some(user),
-        } => Some(Scope::User(UserId::new(&user).ok()?)),
-        Revocation { .. } => None,
+        (Some(sid), None) => Some(Scope::Session(UserId::new(sid).ok()?.to_string())),
+        (None, Some(user)) => UserId::new(user).ok().map(Scope::User),
+        _ => None,
     }
 }
 
@@ -120,8 +172,12 @@ mod tests {
 
     #[test]
     fn a_revocation_names_exactly_one_scope() {
-        assert_eq!(read_scope(r#"{"sid":"s1"}"#).unwrap().to_string(), "session:s1");
-        assert_eq!(read_scope(r#"{"platformid":"p1"}"#).unwrap().to_string(), "user:p1");
+        let read_scope = |body: &str| {
+            let revocation = serde_json::from_str(body).ok()?;
+            revoked_scope(&revocation).map(|scope| scope.to_string())
+        };
+        assert_eq!(read_scope(r#"{"sid":"s1"}"#).unwrap(), "session:s1");
+        assert_eq!(read_scope(r#"{"platformid":"p1","by":"kim"}"#).unwrap(), "user:p1");
         for bad in [
             "",
             "{}",
@@ -130,7 +186,7 @@ mod tests {
             r#"{"user":"p"}"#,
             "[1]",
         ] {
-            assert!(read_scope(bad).is_none(), "{bad}");
+            assert_eq!(read_scope(bad), None, "{bad}");
         }
     }
 }

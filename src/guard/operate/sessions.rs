@@ -68,6 +68,17 @@ pub struct SessionList {
     pub now: UnixMs,
 }
 
+/// What became of a kick.
+#[derive(Debug, Serialize)]
+pub struct Kicked {
+    /// Whom it was for.
+    pub target: String,
+    /// How many sockets were known.
+    pub sockets: usize,
+    /// What the operator may not have meant.
+    pub warnings: Vec<String>,
+}
+
 /// Whose connections are to be closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -171,9 +182,9 @@ impl Operate {
         })
     }
 
-    /// Closes the connections of a target on every node; they may come back at once. Returns how many were known. Nodes are
-    /// told in any case: a socket that has just connected is not known yet.
-    pub async fn kick(&self, target: &Target, by: &str) -> Result<usize, RedisError> {
+    /// Closes the connections of a target on every node; they may come back at once. Nodes are told also where no socket is
+    /// known: one that has just connected is not yet.
+    pub async fn kick(&self, target: &Target, by: &str) -> Result<Kicked, RedisError> {
         let code = "kicked".to_owned();
         let (known, act) = match target.clone() {
             Target::Socket(socket) => {
@@ -184,15 +195,15 @@ impl Operate {
         };
         self.redis.publish_act(&act).await?;
         self.redis.audit("kick", target.to_string(), String::new(), by).await?;
-        Ok(known)
-    }
-
-    /// What stands against kicking a target.
-    pub fn kick_warning(&self, target: &Target) -> Option<String> {
-        match target {
+        let warning = match target {
             Target::Socket(_) => None,
             Target::Scope(scope) => self.allowed(scope),
-        }
+        };
+        Ok(Kicked {
+            target: target.to_string(),
+            sockets: known,
+            warnings: warning.into_iter().collect(),
+        })
     }
 
     /// How many sockets of a scope are connected.
