@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use clap::{Args, Subcommand};
 
 use super::CliError;
-use super::operator::{By, ago, date, operate, print, print_json, table, until, warn};
+use super::operator::{By, ago, date, lines, operate, print, print_json, table, until, warn};
 use crate::config::Source;
 use crate::guard::operate::{BanList, BanOrder, Kind, Report, is_forever, read_scope};
-use crate::model::{Ban, UnixMs};
+use crate::model::{Ban, Scope, UnixMs};
 
 /// Arguments of `roomcast ban`.
 #[derive(Args)]
@@ -111,7 +111,7 @@ async fn list(args: &ListArgs, source: &Source) -> Result<(), CliError> {
         return print_json(&list);
     }
     warn(&list.warnings);
-    print(&listed(&list, args.ip));
+    print(&listed(&list, args));
     Ok(())
 }
 
@@ -150,12 +150,16 @@ async fn show(args: &ShowArgs, source: &Source) -> Result<(), CliError> {
     Ok(())
 }
 
-fn listed(list: &BanList, ip: Option<IpAddr>) -> String {
+fn listed(list: &BanList, args: &ListArgs) -> String {
     let BanList { bans, total, now, .. } = list;
     if bans.is_empty() {
-        return ip.map_or_else(|| "Nobody is banned.".to_owned(), |ip| format!("{ip} is not banned."));
+        return match (args.ip, args.kind) {
+            (Some(ip), _) => format!("{ip} is not banned."),
+            (None, Some(_)) => "Nobody of this kind is banned.".to_owned(),
+            (None, None) => "Nobody is banned.".to_owned(),
+        };
     }
-    let mut text = ip.map(|ip| format!("{ip} is banned:\n\n")).unwrap_or_default();
+    let mut text = args.ip.map(|ip| format!("{ip} is banned:\n\n")).unwrap_or_default();
     let mut table = table(["SCOPE", "ENDS", "REASON", "BY", "SINCE", "LEVEL"]);
     for ban in bans {
         let ends = if is_forever(ban) {
@@ -166,7 +170,7 @@ fn listed(list: &BanList, ip: Option<IpAddr>) -> String {
         let (scope, level) = (ban.scope.to_string(), level(ban.level));
         table.add_row([&scope, &ends, &ban.reason, &ban.actor, &ago(ban.since, *now), &level]);
     }
-    let _infallible = write!(text, "{table}");
+    let _infallible = write!(text, "{}", lines(&table));
     if *total > bans.len() {
         let _infallible = write!(text, "\n\nThe newest {} of {total}; --limit shows more.", bans.len());
     }
@@ -175,7 +179,7 @@ fn listed(list: &BanList, ip: Option<IpAddr>) -> String {
 
 fn shown(report: &Report) -> String {
     let (scope, now) = (&report.scope, report.now);
-    let mut lines = match &report.ban {
+    let mut shown = match &report.ban {
         Some(ban) => vec![
             format!("{scope} is banned {}.", end(ban, now)),
             String::new(),
@@ -186,14 +190,19 @@ fn shown(report: &Report) -> String {
         None => vec![format!("{scope} is not banned."), String::new()],
     };
     for ban in &report.networks {
-        lines.push(format!(
+        shown.push(format!(
             "  Within    {}, banned {}: {}",
             ban.scope,
             end(ban, now),
             ban.reason
         ));
     }
-    lines.extend([
+    // Networks and login sessions have no limit of sockets.
+    let counted = match scope {
+        Scope::Address(_) | Scope::User(_) => format!(", {} count against its limit", report.counted),
+        Scope::Range(_) | Scope::Session(_) => String::new(),
+    };
+    shown.extend([
         format!(
             "  Ladder    {}",
             match report.level {
@@ -202,19 +211,16 @@ fn shown(report: &Report) -> String {
             }
         ),
         format!("  Strikes   {}", report.strikes),
-        format!(
-            "  Sockets   {} connected, {} count against its limit",
-            report.sockets, report.counted
-        ),
+        format!("  Sockets   {} connected{counted}", report.sockets),
     ]);
     if !report.audit.is_empty() {
         let mut table = table(["WHEN", "ACT", "BY", "REASON"]);
         for audit in &report.audit {
             table.add_row([&ago(audit.at, now), &audit.act, &audit.actor, &audit.reason]);
         }
-        lines.extend([String::new(), table.to_string()]);
+        shown.extend([String::new(), lines(&table)]);
     }
-    lines.join("\n")
+    shown.join("\n")
 }
 
 /// `until 2026-11-26 15:34 UTC, in 24 h`.

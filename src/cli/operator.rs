@@ -51,6 +51,12 @@ pub fn table<const N: usize>(header: [&str; N]) -> Table {
     table
 }
 
+/// A table as text, without the blanks at the ends of its lines.
+pub fn lines(table: &Table) -> String {
+    let text = table.to_string();
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
 /// Prints lines; a reader that has seen enough is no error.
 pub fn print(text: &str) {
     let _broken_pipe = writeln!(std::io::stdout(), "{}", text.trim_end());

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::{Args, Subcommand};
 
 use super::CliError;
-use super::operator::{By, ago, operate, print, print_json, table, warn};
+use super::operator::{By, ago, lines, operate, print, print_json, table, warn};
 use crate::config::Source;
 use crate::guard::operate::{SessionFilter, SessionList, Target};
 
@@ -110,9 +110,9 @@ async fn kick(args: &KickArgs, source: &Source) -> Result<(), CliError> {
     }
     warn(&kicked.warnings);
     print(&match kicked.sockets {
-        0 => format!("No socket of {target} is known; every node was told all the same."),
-        1 => format!("1 socket of {target} is being closed."),
-        more => format!("{more} sockets of {target} are being closed."),
+        0 => format!("{target}: no socket is known; every node was told all the same."),
+        1 => format!("{target}: closing 1 socket."),
+        more => format!("{target}: closing {more} sockets."),
     });
     Ok(())
 }
@@ -142,7 +142,7 @@ fn listed(list: &SessionList) -> String {
             if rooms.is_empty() { "-" } else { &rooms },
         ]);
     }
-    let mut text = table.to_string();
+    let mut text = lines(&table);
     if *total > sessions.len() {
         let _infallible = write!(text, "\n\n{} of {total}; --limit shows more.", sessions.len());
     }

@@ -11,6 +11,7 @@ mod floor;
 mod handshake;
 mod membership;
 mod modes;
+mod operate;
 mod outage;
 mod repair;
 mod scripts;
