@@ -11,6 +11,8 @@ const CONNECT_MS = 5_000;
 const BLOCK_LOOK_MS = 10_000;
 /** A clock that runs a little fast must not come too early. */
 const BLOCK_MARGIN_MS = 500;
+/** Timers count in 31 bits and fire at once beyond: a long ban would be asked about without a pause. */
+const TIMER_MAX_MS = 2 ** 31 - 1;
 
 /** The fields of the handshake that every client sends. */
 export interface Credentials {
@@ -237,7 +239,7 @@ export class Link {
 
   #later(afterMs: number): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.open(), afterMs);
+    this.#timer = setTimeout(() => this.open(), Math.min(afterMs, TIMER_MAX_MS));
   }
 
   #rotate(): void {

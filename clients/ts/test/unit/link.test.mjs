@@ -58,6 +58,14 @@ test('a block is waited out at the same node, and not shortened at random', () =
   assert.deepEqual(sockets.map(({ url }) => url), ['http://one', 'http://one']);
 });
 
+test('a ban for ever is not asked about without a pause', () => {
+  const delays = mock.method(globalThis, 'setTimeout');
+  refuse({ code: 'blocked', message: "you're banned", retryAfterMs: 100 * 365 * 86_400_000 });
+  // What a timer takes; beyond it a real one fires at once.
+  assert.ok(delays.mock.calls.every(({ arguments: [, ms] }) => ms < 2 ** 31), 'a delay that a timer does not take');
+  delays.mock.restore();
+});
+
 test('what the notice said stands after the cut, and an ended login is not tried again', () => {
   socket().tell('connect');
   socket().tell('security:notice', { code: 'strikes', message: 'Too many.', blockedForMs: 9_000 });
