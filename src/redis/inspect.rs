@@ -7,7 +7,7 @@ use super::keys::{self, BANS, NODES};
 use super::{OwnedSocket, Redis, RedisError};
 use crate::model::{Scope, UnixMs};
 
-/// Entries of a page: some 0.2 ms of the server's time.
+/// Entries of a page: under a millisecond of the server's time.
 const PAGE: i64 = 500;
 
 /// What is known of a scope beside its ban.
