@@ -8,6 +8,7 @@ mod chat;
 mod delivery;
 mod durability;
 mod floor;
+mod guard;
 mod handshake;
 mod membership;
 mod modes;
