@@ -297,7 +297,7 @@ impl State {
             let message = "this node has no connection to the others; try again";
             return refuse(unavailable, "unavailable", message, RETRY_AFTER, "unavailable");
         }
-        if !app.redis.is_connected() {
+        if !app.redis.is_reachable() {
             let message = "the service is not available right now";
             return refuse(unavailable, "auth_unavailable", message, RETRY_AFTER, "unavailable");
         }

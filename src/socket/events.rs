@@ -32,10 +32,8 @@ pub fn is_message(packet: &Value) -> bool {
 }
 
 /// What events cost of their socket's rate, by the beginning of their packet; all others cost one.
-const WEIGHTS: [(&str, Weight); 6] = [
+const WEIGHTS: [(&str, Weight); 4] = [
     ("[\"message\"", Weight::MESSAGE),
-    ("[\"join\"", Weight::of(2)),
-    ("[\"loadMoreMessages_for_room\"", Weight::of(2)),
     ("[\"syncRooms\"", Weight::of(5)),
     ("[\"deleteroom\"", Weight::of(5)),
     ("[\"refreshToken\"", Weight::of(5)),

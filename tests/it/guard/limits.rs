@@ -173,7 +173,7 @@ async fn events_of_a_socket_and_messages_of_a_user_are_exactly_the_limit() {
     let client = connect(&world, 0, 0, 1).await;
     crate::support::join(&client, "room-0").await;
     let message = json!({"roomID": "room-0", "message": "x"});
-    // The join has cost two.
+    // The join has cost one.
     let sent = emit(std::slice::from_ref(&client), "message", &message, 40, "rate_limited").await;
     assert_eq!(sent, (30, 10));
     let left = emit(
@@ -184,7 +184,7 @@ async fn events_of_a_socket_and_messages_of_a_user_are_exactly_the_limit() {
         "rate_limited",
     )
     .await;
-    assert_eq!(left, (0, 12), "all but 8 of the socket's 50 are spent");
+    assert_eq!(left, (0, 11), "all but 9 of the socket's 50 are spent");
     // The user's messages are spent on every socket, the socket's events on none but this one.
     let second = connect(&world, 0, 0, 1).await;
     crate::support::join(&second, "room-0").await;
