@@ -201,6 +201,13 @@ async fn messages_that_a_user_took_on_one_node_count_on_the_others_within_second
         taken += emit(&[client], "message", &message, 30, "rate_limited").await.0;
     }
     assert_eq!(taken, 90, "each node lets its own share pass at first");
+    // A node hears of the others when it tells what it took itself: so they must have told first.
+    until("all nodes have told", Duration::from_secs(5), || async {
+        let arrival = world.redis.cli(&["GET", "rc:{user:p0}:rate:messages"]).await;
+        let arrival: u64 = arrival[0].parse().unwrap_or(0);
+        arrival / 1000 > roomcast::model::unix_ms() + 75 * 60_000
+    })
+    .await;
     let (client, _) = world.joined(0, 0, "room-0").await;
     until(
         "the node hears that all together were too many",
