@@ -14,6 +14,7 @@ mod keys;
 mod log;
 mod membership;
 mod primaries;
+mod revocations;
 mod script;
 mod sharded;
 

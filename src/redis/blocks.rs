@@ -1,4 +1,4 @@
-//! Blocks, strikes, token requests and revocations: the counters and marks the guard decides by.
+//! Blocks, strikes and token requests: the counters and marks the guard decides by.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -44,27 +44,6 @@ impl Redis {
             reason,
             left: from_ms(left),
         }))
-    }
-
-    /// Marks a session or user as revoked.
-    pub async fn revoke(&self, scope: &Scope, duration: Duration) -> Result<(), RedisError> {
-        let () = self
-            .any()?
-            .set(
-                keys::revoked(scope),
-                "1",
-                Some(Expiration::PX(ms(duration))),
-                None,
-                false,
-            )
-            .await?;
-        Ok(())
-    }
-
-    /// Whether a session or user was revoked.
-    pub async fn is_revoked(&self, scope: &Scope) -> Result<bool, RedisError> {
-        let count: i64 = self.any()?.exists(keys::revoked(scope)).await?;
-        Ok(count > 0)
     }
 
     /// Counts refused acts; returns the acts within `window`.
