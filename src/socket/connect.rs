@@ -212,8 +212,9 @@ async fn check(app: &Arc<App>, client: &ClientInfo, payload: AuthPayload, proto2
     if revoked {
         return Err(Refusal::Banned);
     }
-    let rotated = refreshed.as_ref().and_then(|(_, rotated)| rotated.clone());
+    let (access, rotated) = refreshed.clone().unwrap_or((access, None));
     let tokens = Tokens {
+        access: app.auth.ask_again_after(&identity).map(|_| access.into()),
         refresh: rotated.unwrap_or(refresh),
     };
     let handshake = Handshake {

@@ -112,7 +112,13 @@ fn evict(live: &Live, room: &RoomId, gone: bool) {
 /// Tells a socket why, and closes its transport as soon as that had the time to leave.
 pub fn cut(session: &Arc<Session>, socket: &Socket, code: &str, blocked_for_ms: Option<u64>) {
     session.note_cut(code);
-    session.app.metrics.cuts_total.inc(["blocked"]);
+    // An end that is nobody's fault must not look like a wave of blocks.
+    let reason = if code == "auth_expired" {
+        "auth_expired"
+    } else {
+        "blocked"
+    };
+    session.app.metrics.cuts_total.inc([reason]);
     let message = explain(code);
     // A full queue only means that the reason stays unknown.
     let _full = socket.emit(
@@ -141,6 +147,7 @@ fn explain(code: &str) -> &'static str {
         "user_refused" => "The room service does not know this user.",
         "sync_without_user" => "A request did not say who it is for.",
         "revoked" => "This login was ended.",
+        "auth_expired" => "The access token of this connection has expired.",
         "strikes" => "Too many requests were refused.",
         _ => "This connection was closed for security reasons.",
     }
