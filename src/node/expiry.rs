@@ -41,9 +41,8 @@ pub async fn cut_expired(app: Arc<App>) {
                 sockets = expired.len(),
                 "many access tokens end at once: their sockets are cut in turn"
             );
-            expired.select_nth_unstable_by_key(CUTS_MAX, |(end, _)| *end);
-            expired.truncate(CUTS_MAX);
         }
+        keep_oldest(&mut expired, CUTS_MAX);
         for (_, Live { session, socket }) in expired {
             cut(&session, &socket, "auth_expired", None);
         }
@@ -62,6 +61,14 @@ fn expired(app: &App, now: UnixMs) -> Vec<(UnixMs, Live)> {
         .filter_map(|live| Some((ended(&live.session)?, live.value().clone())))
         .filter(|(_, live)| live.session.cut_reason().is_none())
         .collect()
+}
+
+/// Leaves those whose time came first, so that nobody waits for ever.
+fn keep_oldest<T>(timed: &mut Vec<(UnixMs, T)>, max: usize) {
+    if timed.len() > max {
+        timed.select_nth_unstable_by_key(max, |(time, _)| *time);
+        timed.truncate(max);
+    }
 }
 
 /// Verifies access tokens without an end again when they are due, until cancelled.
@@ -110,4 +117,20 @@ fn ticks() -> Interval {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_end_together_are_dealt_with_in_bounded_portions_oldest_first() {
+        let mut waiting: Vec<(UnixMs, usize)> = (0..20_000_usize).map(|n| ((n * 7919 % 20_000) as UnixMs, n)).collect();
+        keep_oldest(&mut waiting, CUTS_MAX);
+        assert_eq!(waiting.len(), CUTS_MAX);
+        assert!(waiting.iter().all(|(end, _)| *end < CUTS_MAX as UnixMs));
+        let mut few = vec![(3, ()), (1, ())];
+        keep_oldest(&mut few, CUTS_MAX);
+        assert_eq!(few.len(), 2);
+    }
 }
