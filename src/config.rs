@@ -75,6 +75,8 @@ settings! {
     redis_tls_key_file: Option<String> => "REDIS_TLS_KEY_FILE";
     /// Where access tokens are verified: `jwt` (here) or `http` (by the auth service).
     auth_mode: AuthMode = "jwt" => "AUTH_MODE";
+    /// How often an access token is verified again where the auth service does not say when it ends (`AUTH_MODE=http`).
+    auth_verify_every: Millis = "60s" => "AUTH_VERIFY_EVERY";
     /// HS256 secret of access tokens.
     jwt_secret: Option<Secret> => "JWT_SECRET";
     /// PEM public key of access tokens (RS256, ES256, EdDSA).
@@ -207,6 +209,8 @@ settings! {
     log_format: LogFormat = "text" => "ROOMCAST_LOG_FORMAT";
 }
 
+/// Below it a node would ask the auth service without end.
+const AUTH_VERIFY_EVERY_MIN: std::time::Duration = std::time::Duration::from_secs(1);
 /// Below it a busy server looks dead; zero would mean that no call ever ends.
 const REDIS_TIMEOUT_MIN: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -230,6 +234,13 @@ impl Config {
                 "GUARD_BLOCK",
                 "has no step, or one of no length",
                 "use durations such as 1m,5m,30m,2h,24h; to block nobody, name the rules in GUARD_SHADOW",
+            ));
+        }
+        if *self.auth_verify_every < AUTH_VERIFY_EVERY_MIN {
+            return Err(ConfigError::new(
+                "AUTH_VERIFY_EVERY",
+                "is too short: every socket asks the auth service that often",
+                "use a duration of 1s or more",
             ));
         }
         if self.partitions == 0 || self.partitions > 4096 {
@@ -314,12 +325,18 @@ mod tests {
             error.contains("ROOMCAST_PARTITIONS") && error.contains("4096"),
             "{error}"
         );
-        for (name, value) in [("ROOMCAST_DURABILITY_REPLICAS", "0"), ("REDIS_TIMEOUT", "0s")] {
+        for (name, value) in [
+            ("ROOMCAST_DURABILITY_REPLICAS", "0"),
+            ("REDIS_TIMEOUT", "0s"),
+            ("AUTH_VERIFY_EVERY", "0s"),
+        ] {
             let error = read(&[(name, value)]).unwrap_err();
             assert!(error.contains(name), "{error}");
         }
-        let error = read(&[("VISION_APP_INFO", "re:(")]).unwrap_err();
-        assert!(error.contains("VISION_APP_INFO"), "{error}");
+        for text in ["re:(", "", " ", "re:", "re: "] {
+            let error = read(&[("VISION_APP_INFO", text)]).unwrap_err();
+            assert!(error.contains("VISION_APP_INFO"), "`{text}`: {error}");
+        }
         let error = read(&[("JWKS_URL", "http://x")]).unwrap_err();
         assert!(error.contains("exactly one"), "{error}");
     }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod address;
+mod expiry;
 mod front;
 mod pulse;
 mod upkeep;
@@ -359,6 +360,8 @@ impl Boot {
         let pulse = Pulse::new(app.clone(), health.clone(), front.clone());
         tracker.spawn(until(stop.clone(), pulse.watch()));
         tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), health.clone())));
+        tracker.spawn(until(stop.clone(), expiry::cut_expired(app.clone())));
+        tracker.spawn(until(stop.clone(), expiry::verify_again(app.clone())));
         tracker.spawn(until(stop.clone(), deliver.clone().watch_positions(chat, redis)));
         tracker.spawn(until(stop, upkeep::reap(app.clone())));
         health.set("redis", Ok(()));

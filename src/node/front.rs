@@ -192,6 +192,10 @@ impl State {
                 retry_after,
             })
         };
+        let refuse_closed = || {
+            let message = "this session was closed; connect again";
+            refuse(StatusCode::BAD_REQUEST, "session_closed", message, None)
+        };
         if bad_origin {
             // No strike: any web page can cause this in a visitor's browser.
             return refuse(
@@ -224,18 +228,14 @@ impl State {
         }
         let query = request.uri().query().unwrap_or_default();
         let websocket = query_value(query, "transport") == Some("websocket");
-        match query_value(query, "sid").map(Sid::from_str) {
+        let session = query_value(query, "sid").map(Sid::from_str);
+        match session {
             Some(Ok(sid)) => {
                 if app.sockets.contains_key(&sid) {
                     conn.settle();
                 }
                 if app.transports.is_killed(sid) {
-                    return refuse(
-                        StatusCode::BAD_REQUEST,
-                        "session_closed",
-                        "this session was closed; connect again",
-                        None,
-                    );
+                    return refuse_closed();
                 }
                 if websocket && !app.transports.claim(sid, conn.clone()) {
                     return refuse(
@@ -258,7 +258,12 @@ impl State {
             },
         );
         let Ok(response) = Service::call(service, request).await;
-        Ok(response.map(Body::new))
+        match session {
+            // The poll that waited while its session was closed would hear a `disconnect`, upon which JS clients stay away
+            // for good. They come back from a failed one, as from a websocket that closes.
+            Some(Ok(sid)) if !websocket && app.transports.is_killed(sid) => refuse_closed(),
+            _ => Ok(response.map(Body::new)),
+        }
     }
 
     /// Whether a new handshake may go on. Nobody is asked: a blocked address, or a flood, costs no call of Redis.

@@ -12,7 +12,7 @@ use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use crate::config::Secret;
-use crate::model::{Scope, UserId};
+use crate::model::{Scope, UserId, unix_ms};
 use crate::redis::{Act, Redis, RedisError};
 
 /// How long a revocation is remembered: longer than any access token in use lives.
@@ -52,7 +52,8 @@ impl Admin {
     }
 }
 
-/// `POST /admin/revoke {sid | platformid}`: the login no longer joins, and its sockets are cut on every node.
+/// `POST /admin/revoke {sid | platformid}`: the session, or every login of the user up to now, is over; its sockets are
+/// cut on every node.
 async fn revoke(State(admin): State<Admin>, headers: HeaderMap, body: String) -> Response {
     if !admin.allows(&headers) {
         return answer(
@@ -86,7 +87,7 @@ async fn revoke(State(admin): State<Admin>, headers: HeaderMap, body: String) ->
 
 async fn revoke_scope(redis: &Redis, scope: &Scope) -> Result<(), RedisError> {
     // The mark first: a socket that is cut and comes back at once must find it.
-    redis.revoke(scope, REVOKED_FOR).await?;
+    redis.revoke(scope, unix_ms(), REVOKED_FOR).await?;
     redis
         .publish_act(&Act::Cut {
             scope: scope.clone(),

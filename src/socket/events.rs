@@ -144,6 +144,10 @@ pub async fn handle(session: &Arc<Session>, socket: &Socket, jobs: Vec<Job>) {
             Job::Connected => lifecycle::connected(session, socket).await,
             Job::Register => lifecycle::register(session).await,
             Job::Evict { room, gone } => lifecycle::evicted(session, socket, &room, gone).await,
+            Job::Renew {
+                refused,
+                permit: _permit,
+            } => token::renew(session, socket, &refused).await,
             Job::RoomsFetched(fetched) => lifecycle::rooms_fetched(session, socket, fetched).await,
             Job::Closed(reason) => lifecycle::closed(session, socket, reason).await,
         }

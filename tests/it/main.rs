@@ -7,6 +7,7 @@ mod bad_input;
 mod chat;
 mod delivery;
 mod durability;
+mod expiry;
 mod floor;
 mod guard;
 mod handshake;

@@ -135,6 +135,7 @@ pub fn token(user: usize, ttl: Duration) -> String {
         user: UserId::new(&format!("p{user}")).unwrap(),
         username: format!("user{user}"),
         session: None,
+        issued_at: None,
         expires_at: None,
     };
     issue_token(SECRET, &identity, ttl).unwrap()
