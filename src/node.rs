@@ -3,6 +3,7 @@
 mod accept;
 mod address;
 mod front;
+mod proxy;
 mod pulse;
 mod upkeep;
 
@@ -17,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::accept::{AcceptLimits, Connections};
+use self::accept::{Connections, Terms};
 use self::front::{Front, NoPage};
 use self::pulse::Pulse;
 use crate::auth::Auth;
@@ -109,13 +110,10 @@ impl Node {
 
         let connections = Arc::new(Connections::default());
         let front = Front::new(&config);
-        let limits = AcceptLimits {
-            header_timeout: *config.header_timeout,
-        };
         tracker.spawn(accept::accept(
             listener,
             connections.clone(),
-            limits,
+            Terms::new(&config),
             front.clone(),
             tracker.clone(),
             stop.clone(),
