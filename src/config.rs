@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 pub use limits::{Rate, Rule};
 pub use source::{ConfigError, Source};
-pub use value::{AppMatch, AuthMode, Durability, LogFormat, Millis, Origins, Secret, TokenScope};
+pub use value::{AppMatch, AuthMode, Durability, LogFormat, Millis, Origins, ProxyProtocol, Secret, TokenScope};
 use value::{List, Setting, Url};
 
 /// One row of `roomcast config`.
@@ -123,8 +123,13 @@ settings! {
     path_save_messages: String = "/api/messages/save-messages" => "PATH_SAVE_MESSAGES";
     /// What a client's `userAgent` must contain; with the prefix `re:` a regular expression.
     vision_app_info: AppMatch => "VISION_APP_INFO";
-    /// Proxies (CIDR list) whose `X-Forwarded-For` is believed; empty: the peer is the client.
+    /// Proxies (CIDR list) whose `X-Forwarded-For` and PROXY protocol header (v1, v2) are believed; empty: the peer is
+    /// the client.
     trusted_proxies: List<IpNet> = "" => "TRUSTED_PROXIES";
+    /// Whether a connection of a trusted proxy may (`optional`) or must (`required`) begin with a PROXY header. Nobody
+    /// else's is ever read. `required` closes those without one: for proxies that forward TCP, where a forgotten
+    /// `send-proxy` would let clients write `X-Forwarded-For` themselves.
+    proxy_protocol: ProxyProtocol = "optional" => "PROXY_PROTOCOL";
     /// Web origins that may connect: a list, or `*`; empty: the same origin only.
     cors_origins: Origins = "" => "CORS_ORIGINS";
     /// Addresses (CIDR list) exempt from address limits and blocks.
@@ -183,7 +188,7 @@ settings! {
     archive_max_bytes: usize = "67108864" => "ROOMCAST_ARCHIVE_MAX_BYTES";
     /// How long a blocked write may last before the connection is cut.
     write_stall: Millis = "15s" => "ROOMCAST_WRITE_STALL";
-    /// How long a connection may take to send its request head.
+    /// How long a connection may take to send its PROXY header, and then its request head.
     header_timeout: Millis = "10s" => "ROOMCAST_HEADER_TIMEOUT";
     /// How often the server pings a client.
     ping_interval: Millis = "30s" => "ROOMCAST_PING_INTERVAL";
@@ -241,6 +246,13 @@ impl Config {
                 "AUTH_VERIFY_EVERY",
                 "is too short: every socket asks the auth service that often",
                 "use a duration of 1s or more",
+            ));
+        }
+        if self.proxy_protocol == ProxyProtocol::Required && self.trusted_proxies.is_empty() {
+            return Err(ConfigError::new(
+                "PROXY_PROTOCOL",
+                "is `required`, and TRUSTED_PROXIES names no proxy that could send a header",
+                "set TRUSTED_PROXIES to the addresses of your proxies, or PROXY_PROTOCOL=optional",
             ));
         }
         if self.partitions == 0 || self.partitions > 4096 {
@@ -337,6 +349,8 @@ mod tests {
             let error = read(&[("VISION_APP_INFO", text)]).unwrap_err();
             assert!(error.contains("VISION_APP_INFO"), "`{text}`: {error}");
         }
+        let error = read(&[("PROXY_PROTOCOL", "required")]).unwrap_err();
+        assert!(error.contains("TRUSTED_PROXIES"), "{error}");
         let error = read(&[("JWKS_URL", "http://x")]).unwrap_err();
         assert!(error.contains("exactly one"), "{error}");
     }

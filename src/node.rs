@@ -4,6 +4,7 @@ mod accept;
 mod address;
 mod expiry;
 mod front;
+mod proxy;
 mod pulse;
 mod upkeep;
 
@@ -18,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::accept::{AcceptLimits, Connections};
+use self::accept::{Connections, Terms};
 use self::front::{Front, NoPage};
 use self::pulse::Pulse;
 use crate::auth::Auth;
@@ -120,15 +121,10 @@ impl Node {
             metrics.unauthenticated.clone(),
         ));
         let front = Front::new(&config, waiting.clone());
-        let limits = AcceptLimits {
-            header_timeout: *config.header_timeout,
-            waiting,
-            exempt: [&*config.trusted_proxies, &*config.guard_allow].concat(),
-        };
         tracker.spawn(accept::accept(
             listener,
             connections.clone(),
-            limits,
+            Terms::new(&config, waiting),
             front.clone(),
             tracker.clone(),
             stop.clone(),

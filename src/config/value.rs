@@ -330,6 +330,15 @@ word_setting! {
     }
 }
 word_setting! {
+    /// Whether connections of trusted proxies begin with a PROXY protocol header.
+    ProxyProtocol {
+        /// They may.
+        Optional = "optional",
+        /// They must.
+        Required = "required"
+    }
+}
+word_setting! {
     /// The form of log lines.
     LogFormat {
         /// For people.

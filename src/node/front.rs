@@ -222,7 +222,12 @@ impl State {
         let Some(conn) = request.extensions().get::<Arc<Conn>>().cloned() else {
             return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error", None);
         };
-        let address = client_address(conn.peer, request.headers(), &self.trusted);
+        let address = client_address(
+            conn.peer.ip(),
+            request.extensions().get().copied(),
+            request.headers(),
+            &self.trusted,
+        );
         if address.undeclared_proxy && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(peer = %conn.peer, "a private peer sends X-Forwarded-For and TRUSTED_PROXIES is not set: every client behind it counts as this peer, and it is never blocked; set TRUSTED_PROXIES");
         }

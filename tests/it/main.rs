@@ -14,6 +14,7 @@ mod handshake;
 mod membership;
 mod modes;
 mod outage;
+mod proxies;
 mod repair;
 mod scripts;
 mod support;
