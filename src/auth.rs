@@ -14,6 +14,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{AuthMode, Config, ConfigError};
 use crate::model::Identity;
@@ -35,6 +36,7 @@ pub struct Auth {
     upstream: Arc<Upstream>,
     verifier: Verifier,
     leeway_ms: u64,
+    verify_every: Duration,
 }
 
 enum Verifier {
@@ -198,6 +200,7 @@ impl Auth {
             upstream,
             verifier,
             leeway_ms: config.jwt_leeway.as_secs() * 1000,
+            verify_every: *config.auth_verify_every,
         })
     }
 
@@ -256,11 +259,19 @@ impl Auth {
         })
     }
 
+    /// After which time the access token of this identity must be verified again: only the auth service knows when it
+    /// ends. `None` when the token says so itself.
+    pub fn ask_again_after(&self, identity: &Identity) -> Option<Duration> {
+        let unknown = matches!(self.verifier, Verifier::Service) && identity.expires_at.is_none();
+        unknown.then_some(self.verify_every)
+    }
+
     fn identity(&self, user: VerifiedUser) -> Identity {
         Identity {
             user: user.user,
             username: user.username,
             session: user.session,
+            issued_at: user.issued_at,
             expires_at: user.expires_at.map(|end| end.saturating_add(self.leeway_ms)),
         }
     }

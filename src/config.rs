@@ -17,7 +17,9 @@ pub use limits::{Rate, Rule};
 pub use redis::{RedisConfig, declared};
 pub use source::{ConfigError, Source};
 use value::Url;
-pub use value::{AppMatch, AuthMode, Durability, List, LogFormat, Millis, Origins, Secret, Setting, TokenScope};
+pub use value::{
+    AppMatch, AuthMode, Durability, List, LogFormat, Millis, Origins, ProxyProtocol, Secret, Setting, TokenScope,
+};
 
 /// One row of `roomcast config`.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -77,6 +79,8 @@ settings! {
     redis_tls_key_file: Option<String> => "REDIS_TLS_KEY_FILE";
     /// Where access tokens are verified: `jwt` (here) or `http` (by the auth service).
     auth_mode: AuthMode = "jwt" => "AUTH_MODE";
+    /// How often an access token is verified again where the auth service does not say when it ends (`AUTH_MODE=http`).
+    auth_verify_every: Millis = "60s" => "AUTH_VERIFY_EVERY";
     /// HS256 secret of access tokens.
     jwt_secret: Option<Secret> => "JWT_SECRET";
     /// PEM public key of access tokens (RS256, ES256, EdDSA).
@@ -123,8 +127,13 @@ settings! {
     path_save_messages: String = "/api/messages/save-messages" => "PATH_SAVE_MESSAGES";
     /// What a client's `userAgent` must contain; with the prefix `re:` a regular expression.
     vision_app_info: AppMatch => "VISION_APP_INFO";
-    /// Proxies (CIDR list) whose `X-Forwarded-For` is believed; empty: the peer is the client.
+    /// Proxies (CIDR list) whose `X-Forwarded-For` and PROXY protocol header (v1, v2) are believed; empty: the peer is
+    /// the client.
     trusted_proxies: List<IpNet> = "" => "TRUSTED_PROXIES";
+    /// Whether a connection of a trusted proxy may (`optional`) or must (`required`) begin with a PROXY header. Nobody
+    /// else's is ever read. `required` closes those without one: for proxies that forward TCP, where a forgotten
+    /// `send-proxy` would let clients write `X-Forwarded-For` themselves.
+    proxy_protocol: ProxyProtocol = "optional" => "PROXY_PROTOCOL";
     /// Web origins that may connect: a list, or `*`; empty: the same origin only.
     cors_origins: Origins = "" => "CORS_ORIGINS";
     /// Addresses (CIDR list) exempt from address limits and blocks.
@@ -183,7 +192,7 @@ settings! {
     archive_max_bytes: usize = "67108864" => "ROOMCAST_ARCHIVE_MAX_BYTES";
     /// How long a blocked write may last before the connection is cut.
     write_stall: Millis = "15s" => "ROOMCAST_WRITE_STALL";
-    /// How long a connection may take to send its request head.
+    /// How long a connection may take to send its PROXY header, and then its request head.
     header_timeout: Millis = "10s" => "ROOMCAST_HEADER_TIMEOUT";
     /// How often the server pings a client.
     ping_interval: Millis = "30s" => "ROOMCAST_PING_INTERVAL";
@@ -209,6 +218,9 @@ settings! {
     log_format: LogFormat = "text" => "ROOMCAST_LOG_FORMAT";
 }
 
+/// Below it a node would ask the auth service without end.
+const AUTH_VERIFY_EVERY_MIN: std::time::Duration = std::time::Duration::from_secs(1);
+
 impl Config {
     /// Checks what one setting alone cannot tell.
     pub fn validate(&self) -> Result<(), ConfigError> {
@@ -229,6 +241,20 @@ impl Config {
                 "GUARD_BLOCK",
                 "has no step, or one of no length",
                 "use durations such as 1m,5m,30m,2h,24h; to block nobody, name the rules in GUARD_SHADOW",
+            ));
+        }
+        if *self.auth_verify_every < AUTH_VERIFY_EVERY_MIN {
+            return Err(ConfigError::new(
+                "AUTH_VERIFY_EVERY",
+                "is too short: every socket asks the auth service that often",
+                "use a duration of 1s or more",
+            ));
+        }
+        if self.proxy_protocol == ProxyProtocol::Required && self.trusted_proxies.is_empty() {
+            return Err(ConfigError::new(
+                "PROXY_PROTOCOL",
+                "is `required`, and TRUSTED_PROXIES names no proxy that could send a header",
+                "set TRUSTED_PROXIES to the addresses of your proxies, or PROXY_PROTOCOL=optional",
             ));
         }
         RedisConfig::from(self).validate()?;
@@ -293,12 +319,20 @@ mod tests {
             error.contains("ROOMCAST_PARTITIONS") && error.contains("4096"),
             "{error}"
         );
-        for (name, value) in [("ROOMCAST_DURABILITY_REPLICAS", "0"), ("REDIS_TIMEOUT", "0s")] {
+        for (name, value) in [
+            ("ROOMCAST_DURABILITY_REPLICAS", "0"),
+            ("REDIS_TIMEOUT", "0s"),
+            ("AUTH_VERIFY_EVERY", "0s"),
+        ] {
             let error = read(&[(name, value)]).unwrap_err();
             assert!(error.contains(name), "{error}");
         }
-        let error = read(&[("VISION_APP_INFO", "re:(")]).unwrap_err();
-        assert!(error.contains("VISION_APP_INFO"), "{error}");
+        for text in ["re:(", "", " ", "re:", "re: "] {
+            let error = read(&[("VISION_APP_INFO", text)]).unwrap_err();
+            assert!(error.contains("VISION_APP_INFO"), "`{text}`: {error}");
+        }
+        let error = read(&[("PROXY_PROTOCOL", "required")]).unwrap_err();
+        assert!(error.contains("TRUSTED_PROXIES"), "{error}");
         let error = read(&[("JWKS_URL", "http://x")]).unwrap_err();
         assert!(error.contains("exactly one"), "{error}");
     }

@@ -220,14 +220,9 @@ impl Guard {
         self.bans.of_identity(identity).or_else(of_address)
     }
 
-    /// Whether the session or the user was revoked.
+    /// Whether the login was ended: its session, or its user after the access token was issued.
     pub async fn is_revoked(&self, identity: &Identity) -> Result<bool, RedisError> {
-        if let Some(sid) = &identity.session
-            && self.redis.is_revoked(&Scope::Session(sid.clone())).await?
-        {
-            return Ok(true);
-        }
-        self.redis.is_revoked(&Scope::User(identity.user.clone())).await
+        self.redis.is_revoked(identity).await
     }
 
     /// Blocks an address, unless it is exempt; for how long.

@@ -2,7 +2,9 @@
 
 mod accept;
 mod address;
+mod expiry;
 mod front;
+mod proxy;
 mod pulse;
 mod upkeep;
 
@@ -17,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::accept::{AcceptLimits, Connections};
+use self::accept::{Connections, Terms};
 use self::front::{Front, NoPage};
 use self::pulse::Pulse;
 use crate::auth::Auth;
@@ -119,15 +121,10 @@ impl Node {
             metrics.unauthenticated.clone(),
         ));
         let front = Front::new(&config, waiting.clone());
-        let limits = AcceptLimits {
-            header_timeout: *config.header_timeout,
-            waiting,
-            exempt: [&*config.trusted_proxies, &*config.guard_allow].concat(),
-        };
         tracker.spawn(accept::accept(
             listener,
             connections.clone(),
-            limits,
+            Terms::new(&config, waiting),
             front.clone(),
             tracker.clone(),
             stop.clone(),
@@ -359,6 +356,8 @@ impl Boot {
         let pulse = Pulse::new(app.clone(), health.clone(), front.clone());
         tracker.spawn(until(stop.clone(), pulse.watch()));
         tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), health.clone())));
+        tracker.spawn(until(stop.clone(), expiry::cut_expired(app.clone())));
+        tracker.spawn(until(stop.clone(), expiry::verify_again(app.clone())));
         tracker.spawn(until(stop.clone(), deliver.clone().watch_positions(chat, redis)));
         tracker.spawn(until(stop, upkeep::reap(app.clone())));
         health.set("redis", Ok(()));

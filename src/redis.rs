@@ -5,7 +5,6 @@ mod adapter;
 mod address;
 mod archive;
 mod bans;
-mod blocks;
 mod bus;
 mod client;
 mod control;
@@ -17,6 +16,7 @@ mod limits;
 mod log;
 mod membership;
 mod primaries;
+mod revocations;
 mod script;
 mod sharded;
 

@@ -18,7 +18,7 @@ use socketioxide::socket::Sid;
 use tokio_util::task::TaskTracker;
 
 pub use connect::{ConnectMiddleware, Connected};
-pub use control::follow_control;
+pub use control::{cut, follow_control};
 pub use deliver::Deliver;
 pub use inbox::{Inbox, Job};
 pub use session::{ClientInfo, NodeName, Session};

@@ -5,7 +5,7 @@ use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value};
 
 use crate::config::Config;
-use crate::model::{Identity, UserId};
+use crate::model::{Identity, UnixMs, UserId, unix_ms};
 
 use super::key::PinnedKey;
 use super::{InvalidToken, VerifyError};
@@ -61,7 +61,12 @@ impl Rules {
         if token.header.crit.is_some() {
             return Err(InvalidToken::Malformed.into());
         }
-        self.identity(&token.claims).ok_or_else(|| InvalidToken::Claims.into())
+        let identity = self.identity(&token.claims).ok_or(InvalidToken::Claims)?;
+        // The library grants the whole second of `exp`. A token must not be taken that is cut for its age at once.
+        if identity.expires_at.is_some_and(|end| end <= unix_ms()) {
+            return Err(InvalidToken::Expired.into());
+        }
+        Ok(identity)
     }
 
     fn identity(&self, claims: &Map<String, Value>) -> Option<Identity> {
@@ -83,9 +88,15 @@ impl Rules {
             user: UserId::new(&text_of(claims.get(&self.platformid)?)?).ok()?,
             username: username.to_owned(),
             session,
+            issued_at: claims.get("iat").and_then(Value::as_f64).and_then(unix_ms_of),
             expires_at: Some(exp.saturating_add(self.leeway_seconds).saturating_mul(1000)),
         })
     }
+}
+
+/// A time in seconds, whole or fractional; what is none says nothing.
+fn unix_ms_of(seconds: f64) -> Option<UnixMs> {
+    (seconds.is_finite() && seconds >= 0.0).then_some((seconds * 1000.0) as UnixMs)
 }
 
 /// Text, or a whole number as text.

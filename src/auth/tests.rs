@@ -80,6 +80,7 @@ fn anna() -> Identity {
         user: UserId::new("p1").unwrap(),
         username: "Anna".to_owned(),
         session: None,
+        issued_at: None,
         expires_at: None,
     }
 }

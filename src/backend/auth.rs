@@ -166,7 +166,11 @@ pub async fn verify(State(backend): State<Backend>, Body(verify): Body<Verify>) 
     if let Some(sid) = claims.sid {
         user["sid"] = sid.into();
     }
-    Ok(Json(json!({ "valid": true, "user": user, "exp": claims.exp })))
+    let mut answer = json!({ "valid": true, "user": user, "exp": claims.exp });
+    if let Some(iat) = claims.iat {
+        answer["iat"] = iat.into();
+    }
+    Ok(Json(answer))
 }
 
 #[derive(Deserialize)]

@@ -26,8 +26,8 @@ pub struct Claims {
     pub username: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sid: Option<String>,
-    #[serde(default)]
-    pub iat: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iat: Option<u64>,
     pub exp: u64,
 }
 
@@ -69,7 +69,7 @@ impl Tokens {
             platformid: account.platformid.clone(),
             username: account.username.clone(),
             sid: Some(sid.to_owned()),
-            iat,
+            iat: Some(iat),
             exp: iat + self.access_ttl.as_secs(),
         };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)

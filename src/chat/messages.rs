@@ -221,6 +221,7 @@ mod tests {
             user: UserId::new("p1").unwrap(),
             username: "Ann".into(),
             session: None,
+            issued_at: None,
             expires_at: None,
         };
         compose_message(

@@ -35,6 +35,7 @@ pub fn run(args: &TokenArgs, source: &Source) -> Result<(), CliError> {
             user,
             username: format!("{}{number}", args.prefix),
             session: None,
+            issued_at: None,
             expires_at: None,
         };
         let token = issue_token(secret.expose(), &identity, ttl)

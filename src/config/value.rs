@@ -250,7 +250,8 @@ impl AppMatch {
 
 impl Setting for AppMatch {
     fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
+        // An empty pattern is in every text: it would look like a check and let everybody in.
+        if text.strip_prefix("re:").unwrap_or(text).trim().is_empty() {
             return Err(
                 "must not be empty: use a text that every genuine client's userAgent contains, such as Mozilla".into(),
             );
@@ -326,6 +327,15 @@ word_setting! {
         Address = "address",
         /// The login session that went over it.
         Session = "session"
+    }
+}
+word_setting! {
+    /// Whether connections of trusted proxies begin with a PROXY protocol header.
+    ProxyProtocol {
+        /// They may.
+        Optional = "optional",
+        /// They must.
+        Required = "required"
     }
 }
 word_setting! {

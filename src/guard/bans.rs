@@ -271,6 +271,7 @@ mod tests {
             username: user.to_owned(),
             session: session.map(str::to_owned),
             expires_at: None,
+            issued_at: None,
         };
         assert!(bans.of_identity(&identity("p1", None)).is_some());
         assert!(bans.of_identity(&identity("p2", Some("s1"))).is_some());

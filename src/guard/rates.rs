@@ -170,7 +170,7 @@ mod tests {
         for n in 0..100_000_u32 {
             rates.handshake(std::net::Ipv4Addr::from(0x0a00_0000 + n).into());
         }
-        while rates.handshakes.len() > 0 {
+        while !rates.handshakes.is_empty() {
             rates.sweep();
         }
     }

@@ -13,6 +13,8 @@ pub struct Identity {
     pub username: String,
     /// The login session (`sid` claim), when the auth service names one.
     pub session: Option<String>,
+    /// When the access token was issued; `None` when it does not say.
+    pub issued_at: Option<UnixMs>,
     /// When the access token ends; `None` when the auth service does not say.
     pub expires_at: Option<UnixMs>,
 }

@@ -192,6 +192,10 @@ impl State {
                 retry_after,
             })
         };
+        let refuse_closed = || {
+            let message = "this session was closed; connect again";
+            refuse(StatusCode::BAD_REQUEST, "session_closed", message, None)
+        };
         if bad_origin {
             // No strike: any web page can cause this in a visitor's browser.
             return refuse(
@@ -218,24 +222,25 @@ impl State {
         let Some(conn) = request.extensions().get::<Arc<Conn>>().cloned() else {
             return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error", None);
         };
-        let address = client_address(conn.peer, request.headers(), &self.trusted);
+        let address = client_address(
+            conn.peer.ip(),
+            request.extensions().get().copied(),
+            request.headers(),
+            &self.trusted,
+        );
         if address.undeclared_proxy && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(peer = %conn.peer, "a private peer sends X-Forwarded-For and TRUSTED_PROXIES is not set: every client behind it counts as this peer, and it is never blocked; set TRUSTED_PROXIES");
         }
         let query = request.uri().query().unwrap_or_default();
         let websocket = query_value(query, "transport") == Some("websocket");
-        match query_value(query, "sid").map(Sid::from_str) {
+        let session = query_value(query, "sid").map(Sid::from_str);
+        match session {
             Some(Ok(sid)) => {
                 if app.sockets.contains_key(&sid) {
                     conn.settle();
                 }
                 if app.transports.is_killed(sid) {
-                    return refuse(
-                        StatusCode::BAD_REQUEST,
-                        "session_closed",
-                        "this session was closed; connect again",
-                        None,
-                    );
+                    return refuse_closed();
                 }
                 if websocket && !app.transports.claim(sid, conn.clone()) {
                     return refuse(
@@ -258,7 +263,12 @@ impl State {
             },
         );
         let Ok(response) = Service::call(service, request).await;
-        Ok(response.map(Body::new))
+        match session {
+            // The poll that waited while its session was closed would hear a `disconnect`, upon which JS clients stay away
+            // for good. They come back from a failed one, as from a websocket that closes.
+            Some(Ok(sid)) if !websocket && app.transports.is_killed(sid) => refuse_closed(),
+            _ => Ok(response.map(Body::new)),
+        }
     }
 
     /// Whether a new handshake may go on. Nobody is asked: a blocked address, or a flood, costs no call of Redis.
@@ -297,7 +307,7 @@ impl State {
             let message = "this node has no connection to the others; try again";
             return refuse(unavailable, "unavailable", message, RETRY_AFTER, "unavailable");
         }
-        if !app.redis.is_connected() {
+        if !app.redis.is_reachable() {
             let message = "the service is not available right now";
             return refuse(unavailable, "auth_unavailable", message, RETRY_AFTER, "unavailable");
         }

@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 use self::input::Payload;
 use crate::config::{Config, Secret};
 use crate::guard::operate::{BadOrder, Operate, read_actor};
-use crate::model::{Scope, UserId};
+use crate::model::{Scope, UserId, unix_ms};
 use crate::redis::{Act, Redis, RedisError};
 
 /// How long a revocation is remembered: longer than any access token in use lives.
@@ -129,7 +129,8 @@ fn limited(limit: Option<usize>, default: usize) -> Result<usize, BadOrder> {
     })
 }
 
-/// `POST /admin/revoke {sid | platformid, by?}`: the login no longer joins, and its sockets are cut on every node.
+/// `POST /admin/revoke {sid | platformid, by?}`: the session, or every login of the user up to now, is over; its sockets
+/// are cut on every node.
 async fn revoke(State(admin): State<Admin>, Payload(revocation): Payload<Revocation>) -> Result<Response, Refusal> {
     let Some(scope) = revoked_scope(&revocation) else {
         let message = "send {\"sid\": …} or {\"platformid\": …}";
@@ -143,7 +144,7 @@ async fn revoke(State(admin): State<Admin>, Payload(revocation): Payload<Revocat
 
 async fn revoke_scope(redis: &Redis, scope: &Scope, by: &str) -> Result<(), RedisError> {
     // The mark first: a socket that is cut and comes back at once must find it.
-    redis.revoke(scope, REVOKED_FOR).await?;
+    redis.revoke(scope, unix_ms(), REVOKED_FOR).await?;
     let code = "revoked".to_owned();
     let cut = Act::Cut {
         scope: scope.clone(),

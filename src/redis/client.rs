@@ -149,6 +149,11 @@ impl Redis {
         self.connections().all(ClientLike::is_connected)
     }
 
+    /// Whether any command connection stands.
+    pub fn is_reachable(&self) -> bool {
+        self.any().is_ok()
+    }
+
     /// Waits until the command connections stand.
     pub async fn wait_connected(&self) {
         for client in self.connections() {

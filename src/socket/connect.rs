@@ -248,8 +248,9 @@ async fn check(
     if revoked? {
         return Err(Refusal::Banned(None));
     }
-    let rotated = refreshed.as_ref().and_then(|(_, rotated)| rotated.clone());
+    let (access, rotated) = refreshed.clone().unwrap_or((access, None));
     let tokens = Tokens {
+        access: app.auth.ask_again_after(&identity).map(|_| access.into()),
         refresh: rotated.unwrap_or(refresh),
     };
     let handshake = Handshake {

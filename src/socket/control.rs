@@ -117,7 +117,13 @@ pub fn cut(session: &Arc<Session>, socket: &Socket, code: &str, blocked_for: Opt
     if !session.note_cut(code) {
         return;
     }
-    session.app.metrics.cuts_total.inc(["blocked"]);
+    // An end that is nobody's fault must not look like a wave of blocks.
+    let reason = if code == "auth_expired" {
+        "auth_expired"
+    } else {
+        "blocked"
+    };
+    session.app.metrics.cuts_total.inc([reason]);
     let message = explain(code);
     // A full queue only means that the reason stays unknown.
     let _full = socket.emit(
@@ -146,6 +152,7 @@ fn explain(code: &str) -> &'static str {
         "user_refused" => "The room service does not know this user.",
         "sync_without_user" => "A request did not say who it is for.",
         "revoked" => "This login was ended.",
+        "auth_expired" => "The access token of this connection has expired.",
         "strikes" => "Too many requests were refused.",
         "flood" => "Far too many requests came from this connection.",
         "username" => "This login was used under another name.",

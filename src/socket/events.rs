@@ -32,10 +32,8 @@ pub fn is_message(packet: &Value) -> bool {
 }
 
 /// What events cost of their socket's rate, by the beginning of their packet; all others cost one.
-const WEIGHTS: [(&str, Weight); 6] = [
+const WEIGHTS: [(&str, Weight); 4] = [
     ("[\"message\"", Weight::MESSAGE),
-    ("[\"join\"", Weight::of(2)),
-    ("[\"loadMoreMessages_for_room\"", Weight::of(2)),
     ("[\"syncRooms\"", Weight::of(5)),
     ("[\"deleteroom\"", Weight::of(5)),
     ("[\"refreshToken\"", Weight::of(5)),
@@ -146,6 +144,10 @@ pub async fn handle(session: &Arc<Session>, socket: &Socket, jobs: Vec<Job>) {
             Job::Connected => lifecycle::connected(session, socket).await,
             Job::Register => lifecycle::register(session).await,
             Job::Evict { room, gone } => lifecycle::evicted(session, socket, &room, gone).await,
+            Job::Renew {
+                refused,
+                permit: _permit,
+            } => token::renew(session, socket, &refused).await,
             Job::RoomsFetched(fetched) => lifecycle::rooms_fetched(session, socket, fetched).await,
             Job::Closed(reason) => lifecycle::closed(session, socket, reason).await,
         }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::future::BoxFuture;
 use socketioxide::socket::DisconnectReason;
 use socketioxide_core::Value;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::events;
 use super::{Session, Socket};
@@ -31,6 +32,13 @@ pub enum Job {
     Event(Incoming),
     /// Its user's room list was fetched; the rooms that are no longer in it.
     RoomsFetched(Result<Vec<crate::model::RoomId>, crate::chat::RoomListError>),
+    /// The auth service refused its access token: before anything else.
+    Renew {
+        /// The token.
+        refused: Arc<str>,
+        /// Bounds how many are renewed at once.
+        permit: OwnedSemaphorePermit,
+    },
     /// It must be written to Redis anew.
     Register,
     /// It must forget a room: by an act of another node, or of another socket of the user.
@@ -86,9 +94,14 @@ impl Inbox {
                 state.bytes += size;
             }
             Job::Closed(_) => state.closed = true,
-            Job::Connected | Job::RoomsFetched(_) | Job::Register | Job::Evict { .. } => {}
+            Job::Connected | Job::RoomsFetched(_) | Job::Renew { .. } | Job::Register | Job::Evict { .. } => {}
         }
-        state.jobs.push_back(job);
+        if matches!(job, Job::Renew { .. }) {
+            // What was sent with a refused token waits for a new one; and nobody's backlog keeps a permit from others.
+            state.jobs.push_front(job);
+        } else {
+            state.jobs.push_back(job);
+        }
         state.start(session, socket);
         Ok(())
     }

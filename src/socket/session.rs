@@ -1,9 +1,9 @@
 //! What the node knows about one socket.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use socketioxide::socket::Sid;
@@ -11,9 +11,10 @@ use socketioxide::socket::Sid;
 use super::App;
 use super::inbox::Inbox;
 use super::transport::Conn;
+use crate::auth::Refreshed;
 use crate::chat::UserRooms;
 use crate::guard::EventRate;
-use crate::model::{ClientAddress, Identity, RoomId, UserId};
+use crate::model::{ClientAddress, Identity, RoomId, UnixMs, UserId};
 use crate::redis::OwnedSocket;
 
 /// What the accept loop found out about a request, for the handshake.
@@ -55,12 +56,17 @@ fn fresh_name() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
 
-/// The newest tokens of a socket.
-#[derive(Debug, Clone)]
+/// The newest tokens of a socket. They have no `Debug` form, so that no log can show them.
+#[derive(Clone)]
 pub struct Tokens {
+    /// The access token, where only the auth service can tell whether it still holds; else it is not kept.
+    pub access: Option<Arc<str>>,
     /// What the client would be asked to exchange.
     pub refresh: String,
 }
+
+/// Never: the token has an end of its own.
+const NOT_DUE: u64 = u64::MAX;
 
 /// One connected socket.
 pub struct Session {
@@ -88,6 +94,8 @@ pub struct Session {
     refused: AtomicU32,
     identity: Mutex<Identity>,
     tokens: Mutex<Tokens>,
+    /// When the access token is to be verified again, in milliseconds after `connected_at`.
+    verify_at: AtomicU64,
     membership: Mutex<Membership>,
     /// Whether the room list is being fetched behind a message.
     list_refresh: AtomicBool,
@@ -126,6 +134,9 @@ impl Session {
     pub fn new(app: Arc<App>, sid: Sid, handshake: Handshake) -> Self {
         let rooms = app.chat.user_rooms(&handshake.identity);
         let rate = app.guard.event_rate();
+        // Anywhere within the time: those who connect together are not verified together ever after.
+        let ask_again_after = app.auth.ask_again_after(&handshake.identity);
+        let verify_at = ask_again_after.map_or(NOT_DUE, |after| millis(after.mul_f64(rand::random())));
         Self {
             app,
             sid,
@@ -140,6 +151,7 @@ impl Session {
             refused: AtomicU32::new(0),
             identity: Mutex::new(handshake.identity),
             tokens: Mutex::new(handshake.tokens),
+            verify_at: AtomicU64::new(verify_at),
             membership: Mutex::default(),
             list_refresh: AtomicBool::new(false),
             unregistered: AtomicBool::new(false),
@@ -167,12 +179,59 @@ impl Session {
         lock(&self.tokens).clone()
     }
 
+    /// When its access token ends, the tolerated clock difference included.
+    pub fn expires_at(&self) -> Option<UnixMs> {
+        lock(&self.identity).expires_at
+    }
+
     /// The client has new tokens.
-    pub fn renew(&self, identity: Identity, refresh: Option<String>) {
-        *lock(&self.identity) = identity;
-        if let Some(refresh) = refresh {
-            lock(&self.tokens).refresh = refresh;
+    pub fn renew(&self, refreshed: Refreshed) {
+        let mut tokens = lock(&self.tokens);
+        self.take(&mut tokens, refreshed.identity, &refreshed.access_token);
+        if let Some(refresh) = refreshed.refresh_token {
+            tokens.refresh = refresh;
         }
+    }
+
+    /// The auth service has confirmed an access token; one that was replaced meanwhile says nothing any more.
+    pub fn confirm(&self, access: &str, identity: Identity) {
+        let mut tokens = lock(&self.tokens);
+        if tokens.access.as_deref() == Some(access) {
+            self.take(&mut tokens, identity, access);
+        }
+    }
+
+    fn take(&self, tokens: &mut Tokens, identity: Identity, access: &str) {
+        tokens.access = self.app.auth.ask_again_after(&identity).map(|_| access.into());
+        self.plan_verification(&identity);
+        *lock(&self.identity) = identity;
+    }
+
+    /// Whether this is still its access token.
+    pub fn holds(&self, access: &str) -> bool {
+        lock(&self.tokens).access.as_deref() == Some(access)
+    }
+
+    /// Whether the auth service has to be asked about its access token.
+    pub fn is_verification_due(&self) -> bool {
+        self.verify_at.load(Ordering::Relaxed) <= millis(self.connected_at.elapsed())
+    }
+
+    /// The access token to verify, if one is due; the next time is noted at once.
+    pub fn begin_verification(&self) -> Option<Arc<str>> {
+        if !self.is_verification_due() {
+            return None;
+        }
+        self.plan_verification(&self.identity());
+        lock(&self.tokens).access.clone()
+    }
+
+    /// A little early and at random, so that those who were verified together drift apart.
+    fn plan_verification(&self, identity: &Identity) {
+        let at = self.app.auth.ask_again_after(identity).map_or(NOT_DUE, |after| {
+            millis(self.connected_at.elapsed() + after.mul_f64(1.0 - rand::random::<f64>() / 4.0))
+        });
+        self.verify_at.store(at, Ordering::Relaxed);
     }
 
     /// Whether it has joined the room.
@@ -288,6 +347,10 @@ impl Session {
     pub fn cut_reason(&self) -> Option<String> {
         lock(&self.cut).clone()
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -159,6 +159,7 @@ mod tests {
             user: UserId::new(id).unwrap(),
             username: name.to_owned(),
             session: None,
+            issued_at: None,
             expires_at: None,
         };
         assert!(info.includes(&user("p9", "whoever")));

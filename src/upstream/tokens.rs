@@ -18,6 +18,8 @@ pub struct VerifiedUser {
     pub username: String,
     /// The login session, where the service names one (`user.sid`).
     pub session: Option<String>,
+    /// When the token was issued, where the service says so (`iat`).
+    pub issued_at: Option<UnixMs>,
     /// When the token ends, where the service says so (`exp`).
     pub expires_at: Option<UnixMs>,
 }
@@ -53,6 +55,8 @@ struct VerifyRequest<'a> {
 struct VerifyAnswer {
     valid: bool,
     user: Option<User>,
+    #[serde(default, deserialize_with = "wire::optional_seconds")]
+    iat: Option<UnixMs>,
     #[serde(default, deserialize_with = "wire::optional_seconds")]
     exp: Option<UnixMs>,
 }
@@ -92,6 +96,7 @@ impl Upstream {
                 user: user.platformid,
                 username: user.username,
                 session: user.sid,
+                issued_at: answer.iat,
                 expires_at: answer.exp,
             }),
             _ => Err(UpstreamError::Refused {

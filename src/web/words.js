@@ -34,6 +34,7 @@ const ENDED = {
 };
 const WAITING = {
   lost: 'The connection was lost.',
+  auth_expired: 'Your login is being renewed.',
   unreachable: 'The node does not answer.',
   auth_unavailable: 'Logins cannot be checked right now. Nothing is wrong with yours.',
   rate_limited: 'Too many connections come from your network right now.',

@@ -102,6 +102,11 @@ async fn crashed_node_leaves_no_ghost_after_60_seconds() {
     })
     .await;
     assert_eq!(world.redis.members("joinedRoomUsers:room-0").await, [stays.sid()]);
+    // The dead node's sockets count for their address and user no longer.
+    let leases = |scope: &str| format!("rc:{{{scope}}}:leases");
+    let counted = world.redis.cli(&["ZCARD", &leases("tokenRequests:127.0.0.1")]).await;
+    assert_eq!(counted, ["2"]);
+    assert_eq!(world.redis.cli(&["EXISTS", &leases("user:p0")]).await, ["0"]);
     assert!(idle.is_connected() && stays.is_connected());
     send(&stays, "room-0", "x").await;
     assert_eq!(world.metric(0, "roomcast_reaped_sockets_total"), 1.0);

@@ -1,5 +1,6 @@
 //! What every test stands on: its own Redis, the reference services and some nodes.
 
+pub mod proxies;
 mod redis;
 mod services;
 
@@ -97,9 +98,12 @@ impl World {
 
     /// A client of a user, not yet connected.
     pub fn client(&self, node: usize, user: usize) -> Builder {
-        Client::builder(self.url(node))
-            .auth(auth(user))
-            .timeout(Duration::from_secs(10))
+        self.client_at(&self.url(node), user)
+    }
+
+    /// As [`Self::client`], by way of a proxy.
+    pub fn client_at(&self, url: &str, user: usize) -> Builder {
+        Client::builder(url).auth(auth(user)).timeout(Duration::from_secs(10))
     }
 
     /// A connected client of a user.
@@ -135,6 +139,7 @@ pub fn token(user: usize, ttl: Duration) -> String {
         user: UserId::new(&format!("p{user}")).unwrap(),
         username: format!("user{user}"),
         session: None,
+        issued_at: None,
         expires_at: None,
     };
     issue_token(SECRET, &identity, ttl).unwrap()

@@ -4,7 +4,7 @@ import type { ManagerOptions, Socket, SocketOptions } from 'socket.io-client';
 
 import { waitMs } from './backoff.js';
 import { failure, type Cursor, type Failure, type Notice } from './protocol.js';
-import { isEnded, parseRefusal, probe } from './refusal.js';
+import { EXPIRED, isEnded, parseRefusal, probe } from './refusal.js';
 
 const CONNECT_MS = 5_000;
 /** Between two looks at a block whose end is not known; looking does not prolong it. */
@@ -197,7 +197,10 @@ export class Link {
   #disconnected(): void {
     this.#on.offline();
     const notice = this.#notice;
-    if (notice && isEnded(notice)) this.#end(notice);
+    if (notice?.code === EXPIRED) {
+      this.#notice = undefined;
+      this.#retry({ ok: false, ...notice });
+    } else if (notice && isEnded(notice)) this.#end(notice);
     else if (notice) this.#block(notice, notice.blockedForMs, false);
     else this.#retry({ ok: false, code: 'lost', message: 'the connection was lost' });
   }

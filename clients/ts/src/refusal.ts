@@ -6,7 +6,9 @@ import { failure, type Failure } from './protocol.js';
 const PROBE_MS = 5_000;
 /** Refusals that no waiting heals: the login itself is of no use any more. */
 const ENDED_TEXTS = new Set(['Invalid refresh token', 'Token refresh failed']);
-const ENDED_CODES = new Set(['revoked', 'user_refused', 'auth_expired']);
+const ENDED_CODES = new Set(['revoked', 'user_refused']);
+/** The notice before the cut of a connection whose access token has ended: the refresh token brings it back. */
+export const EXPIRED = 'auth_expired';
 /** What a server says to clients that it takes for old ones. */
 const OLD_TEXTS: Record<string, string> = {
   "you're banned": 'blocked', 'Invalid refresh token': 'blocked', 'Token refresh failed': 'blocked', auth_unavailable: 'auth_unavailable',

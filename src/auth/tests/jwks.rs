@@ -45,6 +45,7 @@ fn quick(service: &Scripted, pace: Pace) -> Auth {
         upstream,
         verifier: Verifier::Jwks(Arc::new(jwks)),
         leeway_ms: 60_000,
+        verify_every: Duration::from_secs(60),
     }
 }
 

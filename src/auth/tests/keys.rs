@@ -18,6 +18,7 @@ async fn an_issued_token_comes_back_as_its_identity() {
     let identity = auth.verify(&token).await.unwrap();
     assert_eq!(identity.user, someone.user);
     assert_eq!(identity.session.as_deref(), Some("s-1"));
+    assert!(identity.issued_at.unwrap().abs_diff(unix_ms()) < 5000);
     let left = identity.expires_at.unwrap().saturating_sub(unix_ms());
     assert!(
         (655_000..=660_000).contains(&left),

@@ -12,7 +12,7 @@ fn answer(access_token: &str, platformid: &str) -> Value {
 async fn the_service_verifies_in_http_mode() {
     let service = Scripted::start(
         200,
-        json!({"valid": true, "user": {"platformid": "p1", "username": "Anna", "sid": "s"}, "exp": seconds(100)}),
+        json!({"valid": true, "user": {"platformid": "p1", "username": "Anna", "sid": "s"}, "exp": seconds(100), "iat": 1_700_000_000}),
     )
     .await;
     let auth = auth(&[("AUTH_MODE", "http"), ("AUTH_URL", &service.url)]);
@@ -20,11 +20,15 @@ async fn the_service_verifies_in_http_mode() {
     assert_eq!(identity.user, anna().user);
     assert_eq!(identity.session.as_deref(), Some("s"));
     assert!(identity.expires_at.unwrap() > unix_ms() + 100_000);
+    assert_eq!(identity.issued_at, Some(1_700_000_000_000));
+    assert_eq!(auth.ask_again_after(&identity), None);
     service.answer(
         200,
         json!({"valid": true, "user": {"platformid": "p1", "username": "Anna"}}),
     );
-    assert_eq!(auth.verify("opaque").await.unwrap(), anna());
+    let endless = auth.verify("opaque").await.unwrap();
+    assert_eq!(endless, anna());
+    assert_eq!(auth.ask_again_after(&endless), Some(Duration::from_secs(60)));
     service.answer(401, "");
     assert_eq!(reason(&auth, "opaque").await, InvalidToken::Expired);
     service.answer(403, "");

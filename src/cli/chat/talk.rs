@@ -85,9 +85,14 @@ impl Chat {
                 biased;
                 event = events.recv() => match event {
                     Some(event) if event.name == "security:notice" => {
-                        let notice = words::notice(args(&event).first().unwrap_or(&Value::Null));
-                        self.print(&format!("* {notice}"));
-                        cut_off = Some(notice);
+                        let args = args(&event);
+                        let notice = args.first().unwrap_or(&Value::Null);
+                        // A token that ended is no reason to stay away: the next handshake exchanges it.
+                        if notice["code"] != "auth_expired" {
+                            let notice = words::notice(notice);
+                            self.print(&format!("* {notice}"));
+                            cut_off = Some(notice);
+                        }
                     }
                     Some(event) => {
                         talk.joined &= !self.show(&event);

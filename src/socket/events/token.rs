@@ -47,8 +47,17 @@ async fn exchange(session: &Arc<Session>, socket: &Socket) -> Result<(), ChatErr
         refresh_token: refreshed.refresh_token.as_deref(),
     };
     app.deliver.emit(socket, event::TOKEN_REFRESH, &answer).await;
-    session.renew(refreshed.identity, refreshed.refresh_token);
+    session.renew(refreshed);
     Ok(())
+}
+
+/// The auth service refused the access token: it is exchanged as at the handshake, else the socket ends. An outage ends
+/// nothing.
+pub async fn renew(session: &Arc<Session>, socket: &Socket, refused: &str) {
+    // The client may have renewed it meanwhile.
+    if session.holds(refused) && matches!(exchange(session, socket).await, Err(ChatError::AuthExpired)) {
+        crate::socket::control::cut(session, socket, "auth_expired", None);
+    }
 }
 
 /// Proves that the token still holds: not revoked, and not expired, or renewed in silence as at the handshake.

@@ -168,25 +168,37 @@ onBothTransports((transports) => {
     assert.ok(honest.socket.connected);
   });
 
-  test('an access token that ended is exchanged at the next join, and without a new one nobody joins', async (t) => {
-    const [ann, bob] = [await login(world), await login(world)];
-    const room = await makeRoom(world, [ann, bob]);
-    // 60 s of clock difference are tolerated, so these have three seconds left.
-    const ending = (person) => ({ transports, auth: { accessToken: sign(person, { expiresIn: -57 }) } });
-    const honest = await connect(t, A, ann, ending(ann));
-    const ended = await connect(t, B, bob, ending(bob));
-    for (const client of [honest, ended]) await client.do('join', { roomID: room });
-    const away = await fault(t, world.proxy, { path: '/refresh-token', match: bob.refreshToken, act: 'answer', status: 503 });
-    await until('the ended token no longer joins', async () => {
-      const answer = await ended.ask('join', { roomID: room });
-      return answer.code === 'auth_unavailable' && answer.retryAfterMs > 0;
-    });
-    await away.clear();
-    await fault(t, world.proxy, { path: '/refresh-token', match: bob.refreshToken, act: 'answer', status: 401 });
-    assertError(await ended.ask('join', { roomID: room }), 'auth_expired', 'join without a new token');
-    await honest.do('join', { roomID: room });
-    const [{ accessToken }] = await honest.expect('token:refresh');
-    assert.equal(claims(accessToken).platformid, ann.platformid);
+  test('an access token that has just ended is exchanged by a join, and without a new one nobody joins', async (t) => {
+    const people = [await login(world), await login(world), await login(world)];
+    const room = await makeRoom(world, people);
+    const [ann, bob, kim] = people;
+    const refresh = { path: '/refresh-token', act: 'answer' };
+    await fault(t, world.proxy, { ...refresh, match: bob.refreshToken, status: 401 });
+    await fault(t, world.proxy, { ...refresh, match: kim.refreshToken, status: 503 });
+    // 60 s of clock difference are tolerated, so these have two seconds left.
+    const connected = people.map((person) => connect(t, A, person, { transports, auth: { accessToken: sign(person, { expiresIn: -58 }) } }));
+    const [renewed, refused, unlucky] = await Promise.all(connected);
+    /** Joins again and again, until one comes after the end of the token. */
+    const joinPastTheEnd = async (client, isOver) => {
+      let answer;
+      await until('a join comes after the end of the token', async () => {
+        answer = await client.ask('join', { roomID: room });
+        return isOver(answer);
+      });
+      return answer;
+    };
+    const answers = [
+      joinPastTheEnd(renewed, () => renewed.all('token:refresh').length > 0),
+      joinPastTheEnd(refused, ({ ok }) => !ok),
+      joinPastTheEnd(unlucky, ({ ok }) => !ok),
+    ];
+    const [, noMore, notNow] = await Promise.all(answers);
+    assertError(noMore, 'auth_expired', 'join with a refused refresh token');
+    assertError(notNow, 'auth_unavailable', 'join while the auth service is away');
+    assert.ok(notNow.retryAfterMs > 0);
+    await Promise.all([refused.ended(), unlucky.ended()]);
+    await renewed.do('message', { roomID: room, message: 'still here' });
+    assert.equal(claims(renewed.all('token:refresh')[0][0].accessToken).platformid, ann.platformid);
   });
 
   test('a revoked login no longer joins, on any node, and a new one does', async (t) => {

@@ -84,6 +84,11 @@ pub enum Act {
     LoseTtl {
         scope: usize,
     },
+    /// The ban is put into the index, with an end that may have passed.
+    List {
+        scope: usize,
+        is_over: bool,
+    },
     FlushScripts,
 }
 
@@ -97,6 +102,8 @@ struct Model {
     sockets: BTreeSet<u8>,
     handshakes: u32,
     taken: u32,
+    /// Its end in the index.
+    listed: Option<u64>,
 }
 
 pub fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -117,6 +124,7 @@ pub fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (scope(), 1..20_u32).prop_map(|(scope, cost)| Act::Debit { scope, cost }),
         1 => scope().prop_map(|scope| Act::EndWindows { scope }),
         1 => scope().prop_map(|scope| Act::LoseTtl { scope }),
+        2 => (scope(), any::<bool>()).prop_map(|(scope, is_over)| Act::List { scope, is_over }),
         1 => Just(Act::FlushScripts),
     ];
     prop::collection::vec(act, 1..40)
@@ -129,8 +137,35 @@ pub async fn run(server: &mut Server, acts: &[Act]) -> Result<(), TestCaseError>
         one(server, &mut models, act)
             .await
             .map_err(|error| TestCaseError::fail(format!("act {number}, {act:?}: {error}")))?;
+        if let Act::List { .. } = act {
+            index_matches(server, &mut models).await?;
+        }
         server.watch_slots().await?;
     }
+    Ok(())
+}
+
+/// The index has the bans that are not over, and forgets the others.
+async fn index_matches(server: &mut Server, models: &mut [Model]) -> Result<(), TestCaseError> {
+    let index = server.redis.ban_index().await.unwrap();
+    let clock = roomcast::model::unix_ms();
+    prop_assert!(index.now.abs_diff(clock) < 10_000, "{} for {}", index.now, clock);
+    let mut found: Vec<(String, u64)> = index
+        .bans
+        .iter()
+        .map(|(scope, end)| (scope.to_string(), *end))
+        .collect();
+    found.sort_unstable();
+    for model in &mut *models {
+        model.listed = model.listed.filter(|end| *end > index.now);
+    }
+    let listed = SCOPES.iter().zip(models.iter());
+    let expected: Vec<(String, u64)> = listed
+        .filter_map(|(scope, model)| Some(((*scope).to_owned(), model.listed?)))
+        .collect();
+    prop_assert_eq!(found, expected);
+    let size = server.wire.call(&["ZCARD", "rc:bans"]).await.text();
+    prop_assert_eq!(size, index.bans.len().to_string());
     Ok(())
 }
 
@@ -174,6 +209,19 @@ fn sanction(reason: &str, may_ban: bool) -> Sanction<'_> {
     }
 }
 
+/// A ban that Redis may have lost.
+fn lost(scope: &Scope, since: u64, until: u64) -> Ban {
+    Ban {
+        scope: scope.clone(),
+        reason: "lost".to_owned(),
+        origin: Origin::Auto,
+        actor: "node".to_owned(),
+        since,
+        until,
+        level: 1,
+    }
+}
+
 async fn one(server: &mut Server, models: &mut [Model], act: &Act) -> Result<(), TestCaseError> {
     let scope = match act {
         // Only addresses have token requests.
@@ -190,7 +238,8 @@ async fn one(server: &mut Server, models: &mut [Model], act: &Act) -> Result<(),
         | Act::Take { scope, .. }
         | Act::Debit { scope, .. }
         | Act::EndWindows { scope }
-        | Act::LoseTtl { scope } => scope,
+        | Act::LoseTtl { scope }
+        | Act::List { scope, .. } => scope,
         Act::FlushScripts => {
             server.wire.call(&["SCRIPT", "FLUSH"]).await;
             return Ok(());
@@ -230,15 +279,7 @@ async fn one(server: &mut Server, models: &mut [Model], act: &Act) -> Result<(),
         Act::Restore { seconds, .. } => {
             let length = Duration::from_secs(*seconds);
             let now = roomcast::model::unix_ms();
-            let ban = Ban {
-                scope: scope.clone(),
-                reason: "lost".to_owned(),
-                origin: Origin::Auto,
-                actor: "node".to_owned(),
-                since: now,
-                until: now + length.as_secs() * 1000,
-                level: 1,
-            };
+            let ban = lost(&scope, now, now + length.as_secs() * 1000);
             let known = server.redis.ban(&scope).await.unwrap();
             let missing = known.is_none_or(|known| known.until < ban.until);
             prop_assert_eq!(server.redis.restore_ban(&ban).await.unwrap(), missing);
@@ -326,6 +367,16 @@ async fn one(server: &mut Server, models: &mut [Model], act: &Act) -> Result<(),
             for key in [tokens.clone(), key("strikes"), key("ban"), key("leases")] {
                 server.wire.call(&["PERSIST", &key]).await;
             }
+        }
+        Act::List { is_over, .. } => {
+            let now = roomcast::model::unix_ms();
+            let until = if *is_over {
+                now - 60_000
+            } else {
+                now + LONG.as_secs() * 1000
+            };
+            model.listed = Some(until);
+            server.redis.list_ban(&lost(&scope, now, until)).await.unwrap();
         }
         Act::FlushScripts => {}
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use self::certificates::Certificates;
 use self::server::Server;
+pub use self::server::free_port;
 use super::until;
 
 /// How Redis is deployed.

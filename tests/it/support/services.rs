@@ -25,6 +25,8 @@ pub enum Switchable {
     Garbage,
     /// Does not answer.
     Hang,
+    /// Answers as it should, without this field.
+    Without(&'static str),
 }
 
 type Faults = Arc<Mutex<Vec<(String, Switchable)>>>;
@@ -75,7 +77,7 @@ impl Services {
         format!("http://{}", self.address)
     }
 
-    /// Calls whose path begins with `path` fail like this, until [`Self::heal`].
+    /// Calls whose path begins with `path` fail like this, until another fault of theirs or [`Self::heal`].
     pub fn fail(&self, path: &str, fault: Switchable) {
         self.faults.lock().unwrap().push((path.to_owned(), fault));
     }
@@ -129,12 +131,19 @@ async fn front(State((faults, router)): State<(Faults, Router)>, request: Reques
         .lock()
         .unwrap()
         .iter()
-        .find(|(prefix, _)| path.starts_with(prefix))
+        .rfind(|(prefix, _)| path.starts_with(prefix))
         .map(|(_, fault)| *fault);
     match fault {
         None => router.oneshot(request).await.into_response(),
         Some(Switchable::Status(status)) => (StatusCode::from_u16(status).unwrap(), "{}").into_response(),
         Some(Switchable::Garbage) => "<html>not what you wanted</html>".into_response(),
+        Some(Switchable::Without(field)) => {
+            let (parts, body) = router.oneshot(request).await.into_response().into_parts();
+            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            let mut answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            answer.as_object_mut().unwrap().remove(field);
+            (parts.status, axum::Json(answer)).into_response()
+        }
         Some(Switchable::Hang) => {
             tokio::time::sleep(Duration::from_secs(60)).await;
             StatusCode::GATEWAY_TIMEOUT.into_response()

@@ -80,6 +80,17 @@ test('what the notice said stands after the cut, and an ended login is not tried
   assert.equal(sockets.length, 2);
 });
 
+test('a connection whose access token ended comes back at once, and only a refused refresh token ends it', () => {
+  socket().tell('connect');
+  socket().tell('security:notice', { code: 'auth_expired', message: 'The access token has expired.' });
+  socket().tell('disconnect');
+  assert.deepEqual([client.state.kind, client.state.code], ['waiting', 'auth_expired']);
+  mock.timers.tick(1_000);
+  assert.deepEqual(sockets.map(({ url }) => url), ['http://one', 'http://one']);
+  refuse({ code: 'blocked', message: 'Token refresh failed', retryAfterMs: 60_000 });
+  assert.deepEqual([client.state.kind, client.state.message], ['ended', 'Token refresh failed']);
+});
+
 test('a node that drains is left when it says so, for the next one', () => {
   const drains = [];
   client.on('drain', (drain) => drains.push(drain));

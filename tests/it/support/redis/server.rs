@@ -150,7 +150,7 @@ impl Server {
 
 /// A port for a server that may be stopped and started again: below those that connections get, so that none takes it
 /// meanwhile, and with its cluster bus port, 10 000 higher, free as well.
-async fn free_port() -> u16 {
+pub async fn free_port() -> u16 {
     loop {
         let port = rand::rng().random_range(11_000..22_000);
         let free = |port| async move { TcpListener::bind(("127.0.0.1", port)).await.is_ok() };
