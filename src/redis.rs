@@ -17,6 +17,7 @@ mod log;
 mod membership;
 mod primaries;
 mod script;
+mod sentinel;
 mod sharded;
 
 pub use adapter::{Adapter, AdapterLink};

@@ -40,6 +40,7 @@ impl Redis {
         let subscriber = self.settings.subscriber();
         let driver = FredDriver::new(subscriber.clone()).await?;
         let link = AdapterLink(subscriber.clone());
+        self.guide(subscriber.clone());
         // Started after the connection stands: before it there is nothing to subscribe anew.
         tokio::spawn(async move {
             let mut reconnects = subscriber.reconnect_rx();

@@ -13,6 +13,7 @@ use super::durability::{Commits, Replid};
 use super::keys::Keys;
 use super::primaries::Primaries;
 use super::script::Scripts;
+use super::sentinel::Sentinels;
 use super::{Bus, RedisError};
 use crate::config::{Config, ConfigError, Durability};
 use crate::model::RoomId;
@@ -45,6 +46,8 @@ pub struct Redis {
     commits: Arc<DashMap<String, Commits>>,
     /// On a cluster: the connections for rooms.
     pub(super) primaries: Option<Arc<Primaries>>,
+    /// Where sentinels say who the primary is.
+    pub(super) sentinels: Option<Arc<Sentinels>>,
 }
 
 impl Redis {
@@ -74,7 +77,10 @@ impl Redis {
                 Box::new(move |server| settings.client_of(server, COMMAND_CAPACITY)),
             )
         });
-        Ok(Self {
+        let sentinels = settings
+            .sentinels()
+            .map(|(clients, service)| Arc::new(Sentinels::start(clients, service)));
+        let redis = Self {
             clients,
             scripts: Arc::new(Scripts::new()),
             keys: Keys::new(config.partitions),
@@ -82,7 +88,19 @@ impl Redis {
             posts,
             commits: Arc::default(),
             primaries,
-        })
+            sentinels,
+        };
+        for client in redis.connections() {
+            redis.guide(client.clone());
+        }
+        Ok(redis)
+    }
+
+    /// Keeps a connection at the primary that the sentinels name.
+    pub(super) fn guide(&self, client: impl ClientLike + 'static) {
+        if let Some(sentinels) = &self.sentinels {
+            sentinels.guide(client);
+        }
     }
 
     /// Whether keys are spread over a cluster, where channels are sharded.
@@ -100,15 +118,15 @@ impl Redis {
         self.clients.iter().chain(own)
     }
 
-    /// Whether every command connection stands.
+    /// Whether every command connection can be used.
     pub fn is_connected(&self) -> bool {
-        self.connections().all(ClientLike::is_connected)
+        self.connections().all(|client| self.is_ready(client))
     }
 
-    /// Waits until the command connections stand.
+    /// Waits until the command connections can be used.
     pub async fn wait_connected(&self) {
-        for client in self.connections() {
-            connected(client).await;
+        while !self.is_connected() {
+            tokio::time::sleep(CONNECT_POLL).await;
         }
         if let Some(primaries) = &self.primaries {
             primaries.wait_connected().await;
@@ -148,7 +166,11 @@ impl Redis {
         } else {
             &self.clients
         };
-        self.ready(&clients[lane % clients.len()]).cloned()
+        let client = &clients[lane % clients.len()];
+        if !self.is_ready(client) {
+            return Err(RedisError::Unavailable);
+        }
+        Ok(client.clone())
     }
 
     /// Waits until what was answered on this connection counts as stored. `replid`: the history of the answering server.
@@ -188,17 +210,14 @@ impl Redis {
     pub(super) fn any(&self) -> Result<&Client, RedisError> {
         self.clients
             .iter()
-            .find(|client| client.is_connected())
+            .find(|client| self.is_ready(client))
             .ok_or(RedisError::Unavailable)
     }
 
-    /// Calls on a connection that is away are refused at once, unsent, instead of being sent late.
-    fn ready<'a>(&self, client: &'a Client) -> Result<&'a Client, RedisError> {
-        if client.is_connected() {
-            Ok(client)
-        } else {
-            Err(RedisError::Unavailable)
-        }
+    /// Whether a call would be sent now, and to a server that stays the primary. Others are refused at once instead of being
+    /// sent late, or to be lost.
+    fn is_ready(&self, client: &Client) -> bool {
+        client.is_connected() && self.sentinels.as_ref().is_none_or(|sentinels| sentinels.permit(client))
     }
 
     /// Starts the bus on a connection of its own.
@@ -207,7 +226,9 @@ impl Redis {
         shards: usize,
         metrics: super::BusMetrics,
     ) -> (Bus, Vec<tokio::sync::mpsc::Receiver<super::BusItem>>) {
-        Bus::start(self.settings.client(BUS_CAPACITY), self.clone(), shards, metrics)
+        let client = self.settings.client(BUS_CAPACITY);
+        self.guide(client.clone());
+        Bus::start(client, self.clone(), shards, metrics)
     }
 
     /// Closes the connections.

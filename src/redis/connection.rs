@@ -89,6 +89,33 @@ impl Settings {
         )
     }
 
+    /// Unconnected clients of the sentinels, and the name under which they know the primary.
+    pub fn sentinels(&self) -> Option<(Vec<Client>, &str)> {
+        let ServerConfig::Sentinel {
+            hosts,
+            service_name,
+            username,
+            password,
+        } = &self.server.server
+        else {
+            return None;
+        };
+        let client = |sentinel: &Server| {
+            let settings = ServerSettings {
+                server: ServerConfig::Centralized {
+                    server: sentinel.clone(),
+                },
+                username: username.clone(),
+                password: password.clone(),
+                // They have none.
+                database: None,
+                ..self.server.clone()
+            };
+            self.client_with(settings, COMMAND_CAPACITY)
+        };
+        Some((hosts.iter().map(client).collect(), service_name))
+    }
+
     /// An unconnected subscriber, as the stock adapter wants it.
     pub fn subscriber(&self) -> SubscriberClient {
         SubscriberClient::new(

@@ -12,6 +12,7 @@ mod handshake;
 mod membership;
 mod modes;
 mod outage;
+mod promotion;
 mod repair;
 mod scripts;
 mod support;
