@@ -1,4 +1,4 @@
-//! A planned failover: the sentinels replace a primary that is healthy and goes on acknowledging.
+//! A server is replaced by another: what its last moments leave behind.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -8,9 +8,49 @@ use serde_json::{Value, json};
 
 use crate::support::{TestRedis, Topology, World, send, until};
 
-/// Writes as fast as it is acked until told to stop; returns the texts that were acked.
-async fn write(client: &Client, name: usize, stop: tokio::sync::watch::Receiver<bool>) -> Vec<String> {
-    let mut acked = Vec::new();
+/// What a client that has everything up to `cursor` gets when it joins.
+async fn missed(world: &World, user: usize, cursor: impl Into<Value>) -> Vec<Value> {
+    let client = world.connect(0, user).await;
+    let payload = json!({"roomID": "room-0", "lastmessage": cursor.into()});
+    assert_eq!(client.emit_ack("join", &payload).await.unwrap()[0]["ok"], true);
+    let previous = client.expect("previousMessages").await.unwrap();
+    let messages = previous[0].as_array().unwrap().iter();
+    messages.map(|message| message["message"].clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cursor_from_a_lost_tail_hides_nothing_of_the_new_epoch() {
+    let world = World::start(1).await;
+    let (writer, _) = world.joined(0, 0, "room-0").await;
+    send(&writer, "room-0", "kept").await;
+    // As after a failover: another server finds a log that it did not write.
+    let meta = world.redis.cli(&["--scan", "--pattern", "rc:*:room:room-0:meta"]).await;
+    world.redis.cli(&["HSET", &meta[0], "boot", "0123456789"]).await;
+    let first = send(&writer, "room-0", "first").await;
+    let second = send(&writer, "room-0", "second").await;
+    let ts = first["ts"].as_u64().unwrap();
+
+    // What the old server said last was younger, by its clock, than what the new one says.
+    assert_eq!(missed(&world, 4, ts + 5000).await, ["first", "second"]);
+    let lost = format!("{}-2", ts + 5000);
+    assert_eq!(missed(&world, 8, lost).await, ["first", "second"]);
+    // An id that stands in the log is exact, and so is a time from long after.
+    assert_eq!(missed(&world, 12, first["id"].clone()).await, ["second"]);
+    assert_eq!(missed(&world, 16, second["id"].clone()).await, [""; 0]);
+    assert_eq!(missed(&world, 20, ts + 25_000).await, [""; 0]);
+
+    // The same when many rooms are brought up to date.
+    let client = world.connect(0, 24).await;
+    let rooms = json!({"platformid": "p24", "rooms": [{"roomId": "room-0", "timestamp": ts + 5000}]});
+    client.emit("syncRooms", &rooms).unwrap();
+    let synced = client.expect("syncRoomsResponse").await.unwrap();
+    let messages = synced[0][0]["messages"].as_array().unwrap();
+    assert_eq!(messages.len(), 2, "{messages:?}");
+}
+
+/// Writes as fast as it is acked until told to stop; returns the texts that were acked, and the longest time without one.
+async fn write(client: &Client, name: usize, stop: tokio::sync::watch::Receiver<bool>) -> (Vec<String>, Duration) {
+    let (mut acked, mut longest, mut last) = (Vec::new(), Duration::ZERO, Instant::now());
     for number in 0.. {
         if *stop.borrow() {
             break;
@@ -19,11 +59,13 @@ async fn write(client: &Client, name: usize, stop: tokio::sync::watch::Receiver<
         let message = json!({"roomID": "room-0", "message": text});
         if client.emit_ack("message", &message).await.unwrap()[0]["ok"] == true {
             acked.push(text);
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
         } else {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    acked
+    (acked, longest)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,7 +86,7 @@ async fn planned_sentinel_failover_loses_nothing_that_was_acked() {
             .iter()
             .enumerate()
             .map(|(name, client)| write(client, name, stopped.clone()));
-        futures::future::join_all(writing).await.concat()
+        futures::future::join_all(writing).await
     });
     let ordered = Instant::now();
     assert_eq!(world.redis.order_failover().await, ["OK"]);
@@ -56,7 +98,8 @@ async fn planned_sentinel_failover_loses_nothing_that_was_acked() {
     .await;
     let demoted = ordered.elapsed();
     stop.send_replace(true);
-    let acked = flow.await.unwrap();
+    let (acked, gaps): (Vec<_>, Vec<_>) = flow.await.unwrap().into_iter().unzip();
+    let (acked, longest) = (acked.concat(), gaps.into_iter().max().unwrap());
 
     let (late, _) = world.joined(0, 16, "room-0").await;
     send(&late, "room-0", "last").await;
@@ -72,10 +115,11 @@ async fn planned_sentinel_failover_loses_nothing_that_was_acked() {
         .collect();
     let lost: Vec<&String> = acked.iter().filter(|text| !stored.contains(*text)).collect();
     println!(
-        "{} acked, {} lost, the old primary demoted after {demoted:?}",
+        "{} acked, {} lost; nothing acked for {longest:?}, the old primary demoted after {demoted:?}",
         acked.len(),
         lost.len()
     );
+    assert!(longest < Duration::from_secs(8), "{longest:?}");
     assert!(
         lost.is_empty(),
         "{} of {} acked are lost: {lost:?}",
