@@ -4,6 +4,7 @@ mod accept;
 mod address;
 mod front;
 mod pulse;
+mod succession;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -264,7 +265,7 @@ impl Boot {
         } = self;
         health.set("redis", Err("not connected yet"));
         redis.wait_connected().await;
-        redis.check_server().await?;
+        redis.wait_checked().await?;
         let bus_metrics = BusMetrics {
             received: metrics.bus_messages_received_total.clone(),
             lagged: metrics.bus_lagged_total.clone(),

@@ -26,6 +26,7 @@ pub use blocks::Block;
 pub use bus::{Bus, BusItem, BusMetrics, Silence};
 pub use client::Redis;
 pub use control::Act;
+pub use durability::Replid;
 pub use error::RedisError;
 pub use keys::Keys;
 pub use log::{After, Authority, Draft, LogKeep, LogPage, PageLimit, PostLimits, Posted, Receipt, Take};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::succession::{Succession, write_anew};
 use crate::model::UserId;
 use crate::ops::Health;
 use crate::redis::{RedisError, USER_ROOMS_TTL};
@@ -31,6 +32,7 @@ pub async fn keep(app: Arc<App>, health: Health) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut heartbeat, mut flushed, mut renewed) = (Instant::now(), Instant::now(), Instant::now());
     let (mut connected, mut changed) = (true, Instant::now());
+    let mut succession = Succession::default();
     loop {
         ticks.tick().await;
         if app.crashed.load(std::sync::atomic::Ordering::Acquire) {
@@ -52,6 +54,7 @@ pub async fn keep(app: Arc<App>, health: Health) {
         if heartbeat.elapsed() >= HEARTBEAT && connected {
             heartbeat = Instant::now();
             beat(&app).await;
+            succession.look(&app, &health).await;
         }
         if flushed.elapsed() >= FLUSH && connected {
             flushed = Instant::now();
@@ -98,11 +101,7 @@ async fn beat(app: &Arc<App>) {
     if let Err(error) = app.redis.announce_node(&name).await {
         tracing::warn!(%error, "not announced");
     }
-    for Live { session, socket } in app.live() {
-        session.set_unregistered(true);
-        // In the order of the socket's own events, so that a leave or an end is not overwritten.
-        let _queued = Inbox::push(&session, &socket, Job::Register);
-    }
+    write_anew(app);
 }
 
 /// Removes what is left under a name that expired; `false` while another node is at it.

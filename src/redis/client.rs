@@ -1,6 +1,7 @@
 //! The connections: a few for commands, chosen by room, and one for channels.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -44,6 +45,8 @@ pub struct Redis {
     posts: Arc<[Client]>,
     /// The confirmations of each connection that carries posts, by the connection's id.
     commits: Arc<DashMap<String, Commits>>,
+    /// Whether the servers can keep what is promised, as far as is known.
+    pub(super) fit: Arc<AtomicBool>,
     /// On a cluster: the connections for rooms.
     pub(super) primaries: Option<Arc<Primaries>>,
     /// Where sentinels say who the primary is.
@@ -87,6 +90,7 @@ impl Redis {
             settings,
             posts,
             commits: Arc::default(),
+            fit: Arc::new(AtomicBool::new(true)),
             primaries,
             sentinels,
         };
@@ -157,6 +161,9 @@ impl Redis {
 
     /// The connection of a partition.
     pub(super) fn for_partition(&self, partition: u16, purpose: Purpose) -> Result<Client, RedisError> {
+        if purpose == Purpose::Post && !self.fit.load(Ordering::Acquire) {
+            return Err(RedisError::Unavailable);
+        }
         let lane = usize::from(partition);
         if let Some(primaries) = &self.primaries {
             return primaries.client(redis_keyslot(self.keys.active(partition).as_bytes()), lane, purpose);

@@ -26,15 +26,15 @@ const FAILOVER_MAX: Duration = Duration::from_secs(5);
 
 /// What a server calls the history that it writes: it changes in every restart and failover.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Replid(String);
+pub struct Replid(String);
 
 impl Replid {
     /// From an epoch that was current when the script ran: its beginning is that of the server's `master_replid`.
-    pub fn of_epoch(epoch: &str) -> Self {
+    pub(super) fn of_epoch(epoch: &str) -> Self {
         Self(epoch.chars().take(8).collect())
     }
 
-    fn of_info(info: &str) -> Option<Self> {
+    pub(super) fn of_info(info: &str) -> Option<Self> {
         let replid = info.lines().find_map(|line| line.strip_prefix("master_replid:"))?;
         Some(Self::of_epoch(replid.trim()))
     }

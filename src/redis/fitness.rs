@@ -1,66 +1,107 @@
 //! Whether the servers can keep what roomcast promises: their settings, held against the durability level.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use fred::prelude::*;
 
-use super::Redis;
+use super::{Redis, RedisError};
 use crate::config::{ConfigError, Durability};
+
+/// How long to wait before servers that did not answer are asked again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Why the servers are not known to be as they must be.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Unreachable(#[from] RedisError),
+}
 
 impl Redis {
     /// Refuses servers that may throw away keys or cannot keep the durability level, and a cluster under the address of a
-    /// single server.
-    pub async fn check_server(&self) -> Result<(), ConfigError> {
-        // Not being reachable is no misconfiguration; the caller asks again after the next connection.
-        let Ok(infos) = self.primaries_info(None).await else {
-            return Ok(());
-        };
-        for info in infos {
-            let field = |name: &str| {
-                info.lines()
-                    .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                    .map(str::trim)
-            };
-            if field("cluster_enabled") == Some("1") && !self.is_clustered() {
-                return Err(ConfigError::new(
-                    "REDIS_URL",
-                    "the server is a node of a cluster",
-                    "use redis-cluster://host:port, or rediss-cluster:// with TLS",
-                ));
+    /// single server; posts are refused until they are as they must be. `false` when a primary did not answer: not being
+    /// reachable is no misconfiguration.
+    pub async fn check_server(&self) -> Result<bool, ConfigError> {
+        match self.look_at_settings().await {
+            Ok(()) => {
+                self.fit.store(true, Ordering::Release);
+                Ok(true)
             }
-            let policy = field("maxmemory_policy").unwrap_or("noeviction");
-            if policy != "noeviction" {
-                return Err(ConfigError::new(
-                    "REDIS_URL",
-                    format!("the server has maxmemory-policy {policy} and would silently throw away messages"),
-                    "set `maxmemory-policy noeviction` on every server",
-                ));
+            Err(Unfit::Config(error)) => {
+                self.fit.store(false, Ordering::Release);
+                Err(error)
+            }
+            Err(Unfit::Unreachable(error)) => {
+                tracing::debug!(%error, "the servers' settings are not known yet");
+                Ok(false)
             }
         }
-        self.check_durability().await
     }
 
-    async fn check_durability(&self) -> Result<(), ConfigError> {
-        if self.settings.durability == Durability::Memory {
-            return Ok(());
-        }
-        let Ok(primaries) = self.each_primary() else {
-            return Ok(());
-        };
-        for primary in primaries {
-            let mut settings: HashMap<String, String> = HashMap::new();
-            for name in SETTINGS {
-                settings.extend(
-                    primary
-                        .config_get::<HashMap<String, String>, _>(name)
-                        .await
-                        .unwrap_or_default(),
-                );
-            }
-            check(self.settings.durability, self.settings.replicas, &settings)?;
+    /// As [`Self::check_server`], until every primary has answered.
+    pub async fn wait_checked(&self) -> Result<(), ConfigError> {
+        while !self.check_server().await? {
+            tokio::time::sleep(RETRY).await;
         }
         Ok(())
     }
+
+    async fn look_at_settings(&self) -> Result<(), Unfit> {
+        for primary in self.each_primary()? {
+            let info: String = primary.info(None).await.map_err(RedisError::from)?;
+            check_info(&info, self.is_clustered())?;
+            if self.settings.durability != Durability::Memory {
+                check(
+                    self.settings.durability,
+                    self.settings.replicas,
+                    &read_settings(&primary).await?,
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_info(info: &str, clustered: bool) -> Result<(), ConfigError> {
+    let field = |name: &str| {
+        info.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map(str::trim)
+    };
+    if field("cluster_enabled") == Some("1") && !clustered {
+        return Err(ConfigError::new(
+            "REDIS_URL",
+            "the server is a node of a cluster",
+            "use redis-cluster://host:port, or rediss-cluster:// with TLS",
+        ));
+    }
+    let policy = field("maxmemory_policy").unwrap_or("noeviction");
+    if policy != "noeviction" {
+        return Err(ConfigError::new(
+            "REDIS_URL",
+            format!("the server has maxmemory-policy {policy} and would silently throw away messages"),
+            "set `maxmemory-policy noeviction` on every server",
+        ));
+    }
+    Ok(())
+}
+
+/// What a server tells of its [`SETTINGS`]; it may refuse to.
+async fn read_settings(primary: &Client) -> Result<HashMap<String, String>, RedisError> {
+    let mut settings = HashMap::new();
+    for name in SETTINGS {
+        let answer: Result<HashMap<String, String>, _> = primary.config_get(name).await;
+        match answer.map_err(RedisError::from) {
+            Ok(found) => settings.extend(found),
+            Err(RedisError::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(settings)
 }
 
 /// The servers' settings that [`check`] looks at.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use roomcast_load::client::Client;
 use serde_json::{Value, json};
 
-use crate::support::{TestRedis, Topology, World, send, until};
+use crate::support::{TestRedis, Topology, World, send, standalone, until};
 
 /// What a client that has everything up to `cursor` gets when it joins.
 async fn missed(world: &World, user: usize, cursor: impl Into<Value>) -> Vec<Value> {
@@ -126,4 +126,32 @@ async fn planned_sentinel_failover_loses_nothing_that_was_acked() {
         lost.len(),
         acked.len()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_server_took_along_is_written_anew_and_what_came_back_is_removed() {
+    let world = standalone(1, &[]).await;
+    let (client, _) = world.joined(0, 0, "room-0").await;
+    let sid = client.sid();
+    let owned = world.redis.cli(&["--scan", "--pattern", "rc:{node:*}:owned"]).await;
+    // As after a failover that lost the join of one socket, a leave of it, and the end of another.
+    let left = json!({"s": sid, "u": "p0", "r": ["room-0", "room-1"], "j": ["room-1"]});
+    let ended = json!({"s": "AAAAAAAAAAAAAAAA", "u": "p4", "r": ["room-0"], "j": ["room-0"]});
+    for (socket, entry) in [(sid, left), ("AAAAAAAAAAAAAAAA", ended)] {
+        world.redis.cli(&["HSET", &owned[0], socket, &entry.to_string()]).await;
+    }
+    world.redis.cli(&["SREM", "joinedRoomUsers:room-0", sid]).await;
+    world.redis.cli(&["SADD", "joinedRoomUsers:room-1", sid]).await;
+    for set in ["roomUsers:room-0", "joinedRoomUsers:room-0"] {
+        world.redis.cli(&["SADD", set, "AAAAAAAAAAAAAAAA"]).await;
+    }
+    until("the sets hold what is true", Duration::from_secs(20), || async {
+        // Again and again: the node may not have seen yet who served before.
+        world.redis.cli(&["DEBUG", "CHANGE-REPL-ID"]).await;
+        world.redis.members("joinedRoomUsers:room-0").await == [sid]
+            && world.redis.members("roomUsers:room-0").await == [sid]
+            && world.redis.members("joinedRoomUsers:room-1").await.is_empty()
+    })
+    .await;
+    assert_eq!(world.redis.cli(&["HLEN", &owned[0]]).await, ["1"]);
 }
