@@ -52,12 +52,16 @@ pub async fn check(source: &Source) -> Result<(), CliError> {
     let config = Config::read(source)?;
     config.validate()?;
     let redis = Redis::start(&config)?;
-    if tokio::time::timeout(REDIS_WAIT, redis.wait_connected()).await.is_err() {
+    let checked = async {
+        redis.wait_connected().await;
+        redis.wait_checked().await
+    };
+    let Ok(checked) = tokio::time::timeout(REDIS_WAIT, checked).await else {
         return Err(CliError::Unavailable(
             "REDIS_URL: no answer within 5 s; is Redis running there?".into(),
         ));
-    }
-    redis.check_server().await?;
+    };
+    checked?;
     println!("The settings are complete and Redis can be used.");
     Ok(())
 }

@@ -14,6 +14,7 @@ mod handshake;
 mod membership;
 mod modes;
 mod outage;
+mod promotion;
 mod proxies;
 mod repair;
 mod scripts;
