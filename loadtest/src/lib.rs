@@ -7,10 +7,12 @@
 //! * [`checker`]: given what was sent, acked, logged and received, names every broken promise.
 //! * [`deployment`] and [`harness`]: processes of its own for a harness, and what it does around a run.
 //! * [`chaos`]: a deployment under seeded faults, judged by the checker.
+//! * [`flood`]: a node under attack, and what other clients notice of it.
 
 pub mod chaos;
 pub mod checker;
 pub mod client;
 pub mod deployment;
+pub mod flood;
 pub mod harness;
 pub mod packet;

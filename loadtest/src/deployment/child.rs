@@ -127,6 +127,17 @@ impl Process {
         }
     }
 
+    /// Waits until it has ended by itself; `None` when it had to be killed after `limit`.
+    pub async fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(None);
+        };
+        match timeout(limit, child.wait()).await {
+            Ok(status) => status.map(Some),
+            Err(_) => child.kill().await.map(|()| None),
+        }
+    }
+
     /// The last lines of its log.
     pub fn tail(&self, lines: usize) -> String {
         let text = std::fs::read(&self.program.log).unwrap_or_default();
