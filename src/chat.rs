@@ -7,6 +7,7 @@ mod history;
 mod messages;
 pub mod payload;
 mod rooms;
+mod succession;
 mod sync;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@ mod expiry;
 mod front;
 mod proxy;
 mod pulse;
+mod succession;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -273,7 +274,7 @@ impl Boot {
         } = self;
         health.set("redis", Err("not connected yet"));
         redis.wait_connected().await;
-        redis.check_server().await?;
+        redis.wait_checked().await?;
         let bus_metrics = BusMetrics {
             received: metrics.bus_messages_received_total.clone(),
             lagged: metrics.bus_lagged_total.clone(),

@@ -1,65 +1,51 @@
 //! A deployment of its own under seeded faults: processes die and stop, connections are cut, Redis restarts and fails
 //! over, while writers and readers talk; the delivery checker judges what came of it.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
-mod child;
 mod crowd;
-mod deploy;
 mod fault;
 mod history;
 mod inject;
-mod logs;
 mod member;
 mod options;
-mod proxy;
 mod reader;
-mod redis;
-mod resp;
 mod rng;
 mod summary;
 mod verdict;
 mod writer;
 
 use crowd::Crowd;
-use deploy::Deployment;
 use fault::{Fault, Schedule};
 use history::History;
 use inject::Afterwards;
-use logs::Logs;
-pub use options::{Durability, Options, Topology};
+pub use options::Options;
 use summary::{FaultRecord, Outcome, clock};
 
+use crate::deployment::logs::Logs;
+use crate::deployment::{Deployment, Plan, Topology};
+use crate::harness::{HarnessError, Say, find_binary, run_in_folder};
+
+/// Every client here comes from one address, and reconnects far more often than people do.
+const SETTINGS: [(&str, &str); 4] = [
+    ("GUARD_ALLOW", "127.0.0.0/8"),
+    ("GUARD_TOKEN_REQUESTS", "1000000"),
+    ("GUARD_STRIKES", "1000000"),
+    ("ROOMCAST_DRAIN_SPREAD", "2s"),
+];
 /// How often it says how it stands.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
-
-/// Why there is no verdict.
-#[derive(Debug, thiserror::Error)]
-pub enum ChaosError {
-    /// It could not be started, or asked for the impossible.
-    #[error("{0}")]
-    Setup(String),
-    /// Something of this program itself failed.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// Ctrl-C or SIGTERM.
-    #[error("interrupted")]
-    Interrupted,
-}
 
 /// Runs to the end and prints the verdict; true when nothing is to be complained of.
 ///
 /// All processes it starts end with it, also when it is interrupted or panics.
-pub async fn run(options: Options) -> Result<bool, ChaosError> {
+pub async fn run(options: Options) -> Result<bool, HarnessError> {
     let seed = options.seed.unwrap_or_else(|| history::unix_ms() % 1_000_000);
     let say = Say {
         to_stderr: options.json,
@@ -68,27 +54,13 @@ pub async fn run(options: Options) -> Result<bool, ChaosError> {
         "seed {seed} ({}, {}, {} nodes, {} rooms of {}, {} min)",
         options.topology, options.durability, options.nodes, options.rooms, options.members, options.minutes
     ));
-    let binary = binary(&options)?;
+    let binary = find_binary(options.binary.as_deref())?;
     let schedule = Schedule::new(seed, options.topology, &options.only);
     let schedule =
-        schedule.ok_or_else(|| ChaosError::Setup("none of these faults is possible in this topology".into()))?;
-    let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let dir = parent.join(format!("roomcast-chaos-{seed}-{}", std::process::id()));
-    fs::create_dir_all(&dir)?;
-    // Programs run inside of it.
-    let dir = dir.canonicalize()?;
-
-    let outcome = tokio::select! {
-        outcome = drive(&options, seed, schedule, &binary, &dir, say) => outcome,
-        () = interrupted() => Err(ChaosError::Interrupted),
-    };
-    let keep = options.keep || matches!(&outcome, Ok(false) | Err(ChaosError::Setup(_) | ChaosError::Io(_)));
-    if keep {
-        say.line(&format!("logs and data are in {}", dir.display()));
-    } else {
-        fs::remove_dir_all(&dir)?;
-    }
-    outcome
+        schedule.ok_or_else(|| HarnessError::Setup("none of these faults is possible in this topology".into()))?;
+    let name = format!("roomcast-chaos-{seed}");
+    let work = async |dir: &Path| drive(&options, seed, schedule, &binary, dir, say).await;
+    run_in_folder(options.dir.as_deref(), &name, options.keep, say, work).await
 }
 
 async fn drive(
@@ -98,18 +70,27 @@ async fn drive(
     binary: &Path,
     dir: &Path,
     say: Say,
-) -> Result<bool, ChaosError> {
-    let mut deployment = Deployment::start(options, binary, dir).await?;
+) -> Result<bool, HarnessError> {
+    let plan = Plan {
+        topology: options.topology,
+        durability: options.durability,
+        nodes: options.nodes,
+        rooms: u32::from(options.rooms),
+        users: u32::from(options.rooms) * u32::from(options.members),
+        proxied: options.topology == Topology::Standalone,
+        settings: &SETTINGS,
+    };
+    let mut deployment = Deployment::start(&plan, binary, dir).await?;
     let mut crowd = Crowd::start(options, &deployment, seed);
     let history = crowd.history.clone();
     if !crowd.wait_joined().await {
-        return Err(ChaosError::Setup(
+        return Err(HarnessError::Setup(
             "not all members could join before the first fault".into(),
         ));
     }
     let (took, late) = crowd.converge().await;
     if !late.is_empty() {
-        return Err(ChaosError::Setup(format!(
+        return Err(HarnessError::Setup(format!(
             "no delivery before the first fault: {}",
             late.join("; ")
         )));
@@ -138,7 +119,7 @@ async fn drive(
             ));
         }
         if crowd.has_broken() {
-            return Err(ChaosError::Setup("a member panicked".into()));
+            return Err(HarnessError::Setup("a member panicked".into()));
         }
     }
     say.line(&format!(
@@ -250,46 +231,5 @@ async fn report_status(history: Arc<History>, say: Say) {
             history.members.len(),
             history.findings().len()
         ));
-    }
-}
-
-async fn interrupted() {
-    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        _ => std::future::pending().await,
-    }
-}
-
-fn binary(options: &Options) -> Result<PathBuf, ChaosError> {
-    let binary = match &options.binary {
-        Some(binary) => binary.clone(),
-        None => std::env::current_exe()?.with_file_name("roomcast"),
-    };
-    binary.canonicalize().map_err(|error| {
-        ChaosError::Setup(format!(
-            "cannot find the program under test, {}: {error}",
-            binary.display()
-        ))
-    })
-}
-
-/// Where progress goes.
-#[derive(Clone, Copy, Debug)]
-struct Say {
-    to_stderr: bool,
-}
-
-impl Say {
-    fn line(self, text: &str) {
-        if self.to_stderr {
-            eprintln!("{text}");
-        } else {
-            println!("{text}");
-        }
     }
 }

@@ -5,9 +5,14 @@
 //! * [`packet`]: Engine.IO v4 and Socket.IO v5 as text.
 //! * [`client`]: one connection, by websocket, polling, or polling that upgrades.
 //! * [`checker`]: given what was sent, acked, logged and received, names every broken promise.
-//! * [`chaos`]: a deployment of its own under seeded faults, judged by the checker.
+//! * [`deployment`] and [`harness`]: processes of its own for a harness, and what it does around a run.
+//! * [`chaos`]: a deployment under seeded faults, judged by the checker.
+//! * [`flood`]: a node under attack, and what other clients notice of it.
 
 pub mod chaos;
 pub mod checker;
 pub mod client;
+pub mod deployment;
+pub mod flood;
+pub mod harness;
 pub mod packet;

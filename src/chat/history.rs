@@ -4,6 +4,7 @@ use serde_json::value::RawValue;
 
 use super::feed::first_after;
 use super::fold::{Folded, Message, fold};
+use super::succession::opening_before;
 use super::{Chat, ChatError};
 use crate::model::{Cursor, Epoch, Position, RoomEvent, RoomId, Seq, UnixMs};
 use crate::redis::{After, LogPage, PageLimit, Take};
@@ -157,6 +158,16 @@ impl Chat {
             Take::Newest
         };
         let mut page = self.redis.read_log(room, after, take, limit, exists).await?;
+        let mut since = None;
+        if let Some(opening) = newest_time(cursor).and_then(|ts| opening_before(&page.epochs, ts)) {
+            let after = After::Seq(opening.after);
+            let reopened = self.redis.read_log(room, after, take, limit, exists).await?;
+            // An id that stands in the log is of no lost event.
+            if !names_one_of(cursor, &reopened.events) {
+                page = reopened;
+                since = Some(opening.before);
+            }
+        }
         let mut recovered = true;
         let mut missing = Missing::Nothing;
         match cursor {
@@ -172,9 +183,10 @@ impl Chat {
                     });
                 }
             }
-            Some(Cursor::Time(ts)) => missing = below_floor(&page, *ts),
+            Some(Cursor::Time(ts)) => missing = below_floor(&page, since.unwrap_or(*ts)),
             Some(Cursor::Message(id)) => {
                 missing = match id.parse::<Position>() {
+                    Ok(_) if let Some(since) = since => below_floor(&page, since),
                     // A place of this log, unless it comes from a log of before.
                     Ok(position) if page.floor.seq > 0 && position >= page.floor && position.seq >= page.floor.seq => {
                         Missing::Nothing
@@ -398,6 +410,23 @@ fn newest(mut messages: Vec<Message>, max: usize) -> Vec<Box<RawValue>> {
     let cut = messages.len().saturating_sub(max);
     messages.drain(..cut);
     messages.into_iter().map(|message| message.json).collect()
+}
+
+/// The time of a client's newest message, of which nobody knows the epoch.
+fn newest_time(cursor: Option<&Cursor>) -> Option<UnixMs> {
+    match cursor? {
+        Cursor::Time(ts) => Some(*ts),
+        Cursor::Message(id) => id.parse::<Position>().ok().map(|position| position.ts),
+        Cursor::Event { .. } => None,
+    }
+}
+
+fn names_one_of(cursor: Option<&Cursor>, events: &[RoomEvent]) -> bool {
+    let Some(Cursor::Message(id)) = cursor else {
+        return false;
+    };
+    id.parse::<Position>()
+        .is_ok_and(|position| events.iter().any(|event| event.position == position))
 }
 
 /// What is missing below the log for a client that has everything up to `ts`.

@@ -52,19 +52,24 @@ pub async fn check(source: &Source) -> Result<(), CliError> {
     let config = Config::read(source)?;
     config.validate()?;
     let redis = Redis::start(&config)?;
-    connect(&redis).await?;
-    redis.check_server().await?;
+    let checked = async {
+        redis.wait_connected().await;
+        redis.wait_checked().await
+    };
+    answered(checked).await??;
     println!("The settings are complete and Redis can be used.");
     Ok(())
 }
 
 /// Waits until Redis can be used, but not for ever.
 pub async fn connect(redis: &Redis) -> Result<(), CliError> {
-    tokio::time::timeout(REDIS_WAIT, redis.wait_connected())
-        .await
-        .map_err(|_| {
-            CliError::Unavailable(
-                "REDIS_URL: no answer within 4 s; is Redis running there, and are user and password right?".into(),
-            )
-        })
+    answered(redis.wait_connected()).await
+}
+
+async fn answered<T>(answer: impl Future<Output = T>) -> Result<T, CliError> {
+    tokio::time::timeout(REDIS_WAIT, answer).await.map_err(|_| {
+        CliError::Unavailable(
+            "REDIS_URL: no answer within 4 s; is Redis running there, and are user and password right?".into(),
+        )
+    })
 }

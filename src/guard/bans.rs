@@ -11,7 +11,7 @@ use dashmap::DashMap;
 use futures::StreamExt;
 
 use crate::model::{Ban, Identity, Origin, Scope, UnixMs, unix_ms};
-use crate::redis::{Redis, RedisError};
+use crate::redis::{Redis, RedisError, Replid};
 
 /// Bans kept here, some 25 MB of them; what does not fit is still refused by `admit`.
 const BANS_MAX: usize = 100_000;
@@ -32,7 +32,7 @@ pub struct Bans {
     /// Bans that Redis, or the other nodes, do not know of yet.
     pending: Mutex<Vec<Ban>>,
     /// The histories of the servers at the last comparison.
-    boots: Mutex<Vec<String>>,
+    histories: Mutex<HashSet<Replid>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -170,7 +170,7 @@ impl Bans {
     /// A ban that is here and not listed was lifted, unless the servers' histories have changed since the last time: then it
     /// may have been lost with a server.
     pub async fn resync(&self, redis: &Redis) -> Result<(), RedisError> {
-        let boots = redis.histories().await?;
+        let histories = redis.histories().await?;
         let index = redis.ban_index().await?;
         let ahead = i128::from(index.now) - i128::from(unix_ms());
         self.ahead
@@ -186,8 +186,8 @@ impl Bans {
         for ban in redis.bans_of(&news).await? {
             self.insert(ban);
         }
-        let known = lock(&self.boots).clone();
-        if known.is_empty() || known == boots {
+        let known = lock(&self.histories).clone();
+        if known.is_empty() || known == histories {
             let waiting: HashSet<Scope> = lock(&self.pending).iter().map(|ban| ban.scope.clone()).collect();
             for ban in self.all() {
                 if !listed.contains(&ban.scope) && !waiting.contains(&ban.scope) {
@@ -197,7 +197,7 @@ impl Bans {
         } else {
             self.restore(redis, self.all()).await?;
         }
-        *lock(&self.boots) = boots;
+        *lock(&self.histories) = histories;
         self.announce_pending(redis).await
     }
 

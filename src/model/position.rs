@@ -18,6 +18,12 @@ impl Epoch {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// When it was opened, Unix ms, by the clock of the server that opened it: its text ends in that time in microseconds.
+    pub fn opened_ms(&self) -> Option<UnixMs> {
+        let (_, micros) = self.0.rsplit_once('-')?;
+        micros.parse::<u64>().ok().map(|micros| micros / 1000)
+    }
 }
 
 impl From<&str> for Epoch {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 
+use super::succession::{Succession, write_anew};
 use crate::model::{Scope, UserId};
 use crate::ops::Health;
 use crate::redis::{LEASE_RENEW, RedisError, USER_ROOMS_TTL};
@@ -42,6 +43,7 @@ pub async fn keep(app: Arc<App>, health: Health) {
     let (mut counted, mut compared, mut leased) = (Instant::now(), Instant::now(), Instant::now());
     let mut compare = false;
     let (mut connected, mut changed) = (true, Instant::now());
+    let mut succession = Succession::default();
     loop {
         ticks.tick().await;
         if app.crashed.load(std::sync::atomic::Ordering::Acquire) {
@@ -65,6 +67,7 @@ pub async fn keep(app: Arc<App>, health: Health) {
         if heartbeat.elapsed() >= HEARTBEAT && connected {
             heartbeat = Instant::now();
             beat(&app).await;
+            succession.look(&app, &health).await;
         }
         if counted.elapsed() >= COUNTS && connected {
             counted = Instant::now();
@@ -127,11 +130,7 @@ async fn beat(app: &Arc<App>) {
     if let Err(error) = app.redis.announce_node(&name).await {
         tracing::warn!(%error, "not announced");
     }
-    for Live { session, socket } in app.live() {
-        session.set_unregistered(true);
-        // In the order of the socket's own events, so that a leave or an end is not overwritten.
-        let _queued = Inbox::push(&session, &socket, Job::Register);
-    }
+    write_anew(app);
 }
 
 /// Removes what is left under a name that expired; `false` while another node is at it.

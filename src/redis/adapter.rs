@@ -37,9 +37,10 @@ impl AdapterLink {
 impl Redis {
     /// Connects the adapter and keeps its subscriptions alive. Waits until Redis is there.
     pub async fn adapter(&self) -> Result<(RedisAdapterCtr<FredDriver>, AdapterLink), fred::error::Error> {
-        let subscriber = self.subscriber();
+        let subscriber = self.settings.subscriber();
         let driver = FredDriver::new(subscriber.clone()).await?;
         let link = AdapterLink(subscriber.clone());
+        self.guide(subscriber.clone());
         // Started after the connection stands: before it there is nothing to subscribe anew.
         tokio::spawn(async move {
             let mut reconnects = subscriber.reconnect_rx();

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use fred::prelude::*;
-use fred::types::InfoKind;
 use fred::types::streams::XID;
 use serde::{Deserialize, Serialize};
 
@@ -198,17 +197,6 @@ impl Redis {
             bans: listed.chunks(2).filter_map(ban).collect(),
             now: now.parse().map_err(|_| unexpected())?,
         })
-    }
-
-    /// What the primaries call the histories that they write: one changes in every restart and failover.
-    pub async fn histories(&self) -> Result<Vec<String>, RedisError> {
-        let infos = self.primaries_info(Some(InfoKind::Replication)).await?;
-        let replids = infos
-            .iter()
-            .filter_map(|info| info.lines().find_map(|line| line.strip_prefix("master_replid:")));
-        let mut histories: Vec<String> = replids.map(|replid| replid.trim().to_owned()).collect();
-        histories.sort_unstable();
-        Ok(histories)
     }
 
     /// Notes an act in the audit stream.

@@ -1,13 +1,12 @@
 //! When a post counts as stored: with the script's answer, with the disk, or with the replicas.
 //!
 //! * `memory`: the answer is enough.
-//! * `fsync`: the servers run `appendfsync always`, so an answer is only given once the write is on disk; that is checked
-//!   at start. `WAITAOF` with a slower policy would take up to the second between two of its syncs.
+//! * `fsync`: the servers run `appendfsync always`, so an answer is only given once the write is on disk; `fitness` checks
+//!   that. `WAITAOF` with a slower policy would take up to the second between two of its syncs.
 //! * `replica`: `WAIT` on the connection that carried the post; elsewhere it returns at once. A `WAIT` covers everything
 //!   the connection has written, so the posts that are answered while one is under way share the next one, and posts
 //!   have connections of their own, because a `WAIT` holds up what comes behind it.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use fred::prelude::*;
@@ -15,7 +14,6 @@ use fred::types::InfoKind;
 use tokio::sync::{mpsc, oneshot};
 
 use super::RedisError;
-use crate::config::{ConfigError, Durability};
 
 /// Posts that wait for one confirmation at most; more share the next.
 const GROUP_MAX: usize = 1024;
@@ -28,15 +26,15 @@ const FAILOVER_MAX: Duration = Duration::from_secs(5);
 
 /// What a server calls the history that it writes: it changes in every restart and failover.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Replid(String);
+pub struct Replid(String);
 
 impl Replid {
     /// From an epoch that was current when the script ran: its beginning is that of the server's `master_replid`.
-    pub fn of_epoch(epoch: &str) -> Self {
+    pub(super) fn of_epoch(epoch: &str) -> Self {
         Self(epoch.chars().take(8).collect())
     }
 
-    fn of_info(info: &str) -> Option<Self> {
+    pub(super) fn of_info(info: &str) -> Option<Self> {
         let replid = info.lines().find_map(|line| line.strip_prefix("master_replid:"))?;
         Some(Self::of_epoch(replid.trim()))
     }
@@ -174,90 +172,9 @@ async fn replicated(
     None
 }
 
-/// The servers' settings that [`check`] looks at.
-pub(super) const SETTINGS: [&str; 3] = ["appendonly", "appendfsync", "min-replicas-to-write"];
-
-/// Refuses a server whose settings cannot keep what the durability level promises; what it does not tell is missing.
-pub(super) fn check(
-    durability: Durability,
-    replicas: u32,
-    settings: &HashMap<String, String>,
-) -> Result<(), ConfigError> {
-    let setting = |name: &str| settings.get(name).cloned();
-    let refuse = |name: &str, found: Option<String>, cure: String| {
-        let found = found.unwrap_or_else(|| "unknown: CONFIG GET is not allowed".to_owned());
-        Err(ConfigError::new(
-            "ROOMCAST_DURABILITY",
-            format!(
-                "`{}` cannot be promised: the server's {name} is {found}",
-                durability.as_str()
-            ),
-            cure,
-        ))
-    };
-    match durability {
-        Durability::Memory => Ok(()),
-        Durability::Fsync => {
-            for (name, wanted) in [("appendonly", "yes"), ("appendfsync", "always")] {
-                let found = setting(name);
-                if found.as_deref() != Some(wanted) {
-                    return refuse(
-                        name,
-                        found,
-                        format!("set `{name} {wanted}` on the server, or ROOMCAST_DURABILITY=memory"),
-                    );
-                }
-            }
-            Ok(())
-        }
-        Durability::Replica => {
-            let name = "min-replicas-to-write";
-            let found = setting(name);
-            let enough = found
-                .as_deref()
-                .and_then(|text| text.parse::<u32>().ok())
-                .is_some_and(|n| n >= replicas);
-            if enough {
-                return Ok(());
-            }
-            refuse(
-                name,
-                found,
-                format!("set `{name} {replicas}` on the server: a primary without replicas must not accept writes"),
-            )
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn verdict(durability: Durability, settings: &[(&str, &str)]) -> Result<(), String> {
-        let settings = settings
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        check(durability, 2, &settings.collect()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_level_that_the_server_cannot_keep_is_refused_with_the_cure() {
-        assert_eq!(verdict(Durability::Memory, &[]), Ok(()));
-        assert_eq!(
-            verdict(Durability::Fsync, &[("appendonly", "yes"), ("appendfsync", "always")]),
-            Ok(())
-        );
-        let error = verdict(Durability::Fsync, &[("appendonly", "yes"), ("appendfsync", "everysec")]).unwrap_err();
-        assert!(
-            error.contains("appendfsync is everysec") && error.contains("`appendfsync always`"),
-            "{error}"
-        );
-        assert_eq!(verdict(Durability::Replica, &[("min-replicas-to-write", "2")]), Ok(()));
-        let error = verdict(Durability::Replica, &[("min-replicas-to-write", "1")]).unwrap_err();
-        assert!(error.contains("min-replicas-to-write 2"), "{error}");
-        let error = verdict(Durability::Replica, &[]).unwrap_err();
-        assert!(error.contains("CONFIG GET is not allowed"), "{error}");
-    }
 
     #[test]
     fn every_prompt_replica_counts_and_one_that_left_may_have_been_promoted() {

@@ -3,6 +3,7 @@
 //! A socket is written to its node's `owned` hash before any legacy key and removed from it after them, so whatever a
 //! node leaves behind when it dies can be found and removed by another.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use fred::prelude::*;
 use fred::types::SetOptions;
 use serde::{Deserialize, Serialize};
 
+use super::durability::Replid;
 use super::keys::{self, NODES};
 use super::script::call;
 use super::{Redis, RedisError, ms};
@@ -130,7 +132,17 @@ impl Redis {
         Ok(())
     }
 
-    async fn remove_traces(&self, sockets: &[OwnedSocket]) -> Result<(), RedisError> {
+    /// What is written about a node's sockets.
+    pub async fn owned_sockets(&self, node: &str) -> Result<Vec<OwnedSocket>, RedisError> {
+        let entries: Vec<String> = self.any()?.hvals(keys::node_owned(node)).await?;
+        Ok(entries
+            .iter()
+            .filter_map(|entry| serde_json::from_str(entry).ok())
+            .collect())
+    }
+
+    /// Removes sockets from the sets of rooms.
+    pub async fn remove_traces(&self, sockets: &[OwnedSocket]) -> Result<(), RedisError> {
         let pipeline = self.any()?.pipeline();
         for socket in sockets {
             for room in &socket.rooms {
@@ -256,6 +268,12 @@ impl Redis {
         let () = client.del(keys::node_claim(node)).await?;
         let () = client.zrem(NODES, node).await?;
         Ok(())
+    }
+
+    /// The histories that the primaries write: a new one means that the last writes may be lost.
+    pub async fn histories(&self) -> Result<HashSet<Replid>, RedisError> {
+        let infos = self.primaries_info(Some(fred::types::InfoKind::Replication)).await?;
+        Ok(infos.iter().filter_map(|info| Replid::of_info(info)).collect())
     }
 
     /// How long every primary has been up; a node reaps only when everybody had the time to come back.

@@ -97,6 +97,16 @@ impl Primaries {
             .ok_or(RedisError::Unavailable)
     }
 
+    /// A connection to each known primary.
+    pub fn one_of_each(&self) -> Result<Vec<Client>, RedisError> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let first = routes.lanes.values().map(|lanes| &lanes[0]);
+        if routes.lanes.is_empty() || !first.clone().all(ClientLike::is_connected) {
+            return Err(RedisError::Unavailable);
+        }
+        Ok(first.cloned().collect())
+    }
+
     /// Whether the error says that another primary owns the slot, and that one can be reached now.
     pub async fn follow(&self, error: &Error, lane: usize, purpose: Purpose) -> bool {
         let Some((slot, server)) = moved_to(error.details()) else {

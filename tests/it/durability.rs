@@ -144,3 +144,25 @@ async fn server_that_cannot_keep_the_promise_is_refused_at_start() {
     let mut world = standalone(0, &[("ROOMCAST_DURABILITY", "fsync")]).await;
     world.add_node().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_that_takes_over_must_keep_the_promise_too() {
+    let world = standalone(1, &[("ROOMCAST_DURABILITY", "fsync")]).await;
+    let (writer, _) = world.joined(0, 0, "room-0").await;
+    assert_eq!(post(&writer, "first").await["ok"], true);
+    // As after a failover to a server that was set up differently.
+    world.redis.cli(&["CONFIG", "SET", "appendfsync", "everysec"]).await;
+    world.redis.cli(&["DEBUG", "CHANGE-REPL-ID"]).await;
+    until("messages are refused", Duration::from_secs(15), || async {
+        post(&writer, "second").await["code"] == "unavailable"
+    })
+    .await;
+    let reasons = world.nodes[0].health.reasons().concat();
+    assert!(reasons.contains("appendfsync"), "{reasons}");
+    world.redis.cli(&["CONFIG", "SET", "appendfsync", "always"]).await;
+    until("messages are stored again", Duration::from_secs(15), || async {
+        post(&writer, "second").await["ok"] == true
+    })
+    .await;
+    assert!(world.nodes[0].health.is_ready());
+}

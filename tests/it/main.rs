@@ -15,6 +15,7 @@ mod membership;
 mod modes;
 mod operate;
 mod outage;
+mod promotion;
 mod proxies;
 mod repair;
 mod scripts;

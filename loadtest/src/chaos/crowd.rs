@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::child::wait_until;
-use super::deploy::Deployment;
 use super::history::History;
 use super::member::{Member, Profile, Suffer};
 use super::options::Options;
 use super::rng::Rng;
+use crate::deployment::Deployment;
+use crate::deployment::child::wait_until;
 
 /// Within this time after the healing a new message must reach everybody.
 pub const CONVERGE_MAX: Duration = Duration::from_secs(10);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::options::Topology;
 use super::rng::Rng;
+use crate::deployment::Topology;
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]

@@ -6,12 +6,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::crowd::Crowd;
-use super::deploy::Deployment;
 use super::fault::{Fault, Kind};
 use super::member::Suffer;
-use super::options::{Durability, Topology};
-use super::proxy::Mode;
-use super::resp::{Reply, call};
+use crate::deployment::proxy::Mode;
+use crate::deployment::resp::{Reply, call};
+use crate::deployment::{Deployment, Durability, Topology};
 
 /// What is still to be done once the system has converged without the victim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

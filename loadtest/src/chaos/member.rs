@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::deploy::APP;
 use super::history::History;
 use super::reader::{End, Reader};
 use super::rng::Rng;
 use super::writer::Writer;
 use crate::client::{Client, ConnectError};
+use crate::deployment::APP;
 
 /// Limit of a connect and of each ack: above the 1.5 s that a node waits for Redis.
 const ANSWER_MAX: Duration = Duration::from_secs(4);

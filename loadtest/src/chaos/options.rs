@@ -1,34 +1,13 @@
 //! What a run is asked to do.
 
-use std::fmt;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 
 use super::fault::Kind;
 use crate::checker::LostTail;
-
-/// How Redis is set up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Topology {
-    /// One server with an append-only file, behind a proxy that can delay, cut and black-hole
-    Standalone,
-    /// One master, two replicas, three sentinels
-    Sentinel,
-    /// Three masters with one replica each
-    Cluster,
-}
-
-/// What an ack promises, passed on to the nodes; Redis is configured to match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Durability {
-    /// The script's reply
-    Memory,
-    /// `appendfsync always`
-    Fsync,
-    /// WAIT, with `min-replicas-to-write 1`
-    Replica,
-}
+use crate::deployment::plan::display_as_value;
+use crate::deployment::{Durability, Topology};
 
 /// Runs a real deployment under seeded faults and proves that no message is lost, doubled or reordered.
 ///
@@ -101,12 +80,4 @@ impl Options {
     }
 }
 
-macro_rules! display_as_value {
-    ($($name:ty),+) => { $(impl fmt::Display for $name {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            let value = self.to_possible_value();
-            f.pad(value.as_ref().map_or("", |value| value.get_name()))
-        }
-    })+ };
-}
-display_as_value!(Topology, Durability, Kind);
+display_as_value!(Kind);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::history::History;
-use super::logs::Logs;
 use super::options::Options;
 use crate::checker::{Report, Violation};
+use crate::deployment::logs::Logs;
 
 /// How long before and after a fault a violation is blamed on it.
 const BLAME_MS: u64 = 10_000;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::child::wait_until;
 use super::crowd::Crowd;
-use super::deploy::Deployment;
 use super::history::MemberState;
-use super::logs::Logs;
 use crate::checker::{Entry, LostTail, Report};
+use crate::deployment::Deployment;
+use crate::deployment::child::wait_until;
+use crate::deployment::logs::{LogEntry, Logs};
 
 /// How long writers may take to get their last answers.
 const CLOSE_MAX: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ pub async fn judge(deployment: &Deployment, crowd: &Crowd, logs: &mut Logs, lost
             history.find(format!("{room}: the archive is not complete within {ARCHIVE_MAX:?}"));
         }
         let mut checker = history.checker();
-        checker.log(room, log.iter().map(super::logs::LogEntry::entry));
+        checker.log(room, log.iter().map(LogEntry::entry));
         checker.archive(room, archived.iter().filter_map(entry));
     }
     for ghosts in find_ghosts(deployment, crowd).await {

@@ -258,6 +258,12 @@ impl TestRedis {
         self.servers[index].kill().await;
     }
 
+    /// Makes a sentinel replace the healthy primary: the one that the nodes would ask last.
+    pub async fn order_failover(&self) -> Vec<String> {
+        let sentinel = self.sentinels.last().unwrap();
+        sentinel.cli(&["SENTINEL", "FAILOVER", "mymaster"]).await
+    }
+
     /// Waits until every server knows its place.
     async fn agree(&self) {
         until("the servers agree", AGREE_MAX, || async {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::child::{Ports, Process, Program, wait_until};
-use super::options::{Durability, Topology};
+use super::plan::{Durability, Topology};
 use super::resp::{Reply, call, call_routed};
 
 /// How long a start, a failover or the return of a replica may take.

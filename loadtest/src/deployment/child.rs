@@ -78,6 +78,11 @@ impl Process {
         self.child.is_some()
     }
 
+    /// Its process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
+
     /// How it ended although nobody asked it to.
     pub fn unexpected_end(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok().flatten()?;
@@ -87,7 +92,7 @@ impl Process {
 
     /// Sends a signal by its name, such as `STOP`.
     pub async fn signal(&self, name: &str) -> io::Result<()> {
-        let Some(pid) = self.child.as_ref().and_then(Child::id) else {
+        let Some(pid) = self.pid() else {
             return Ok(());
         };
         // The shell's own `kill`: signals would need unsafe code or another dependency.
@@ -119,6 +124,17 @@ impl Process {
         match timeout(limit, child.wait()).await {
             Ok(status) => status.map(|_| true),
             Err(_) => child.kill().await.map(|()| false),
+        }
+    }
+
+    /// Waits until it has ended by itself; `None` when it had to be killed after `limit`.
+    pub async fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(None);
+        };
+        match timeout(limit, child.wait()).await {
+            Ok(status) => status.map(Some),
+            Err(_) => child.kill().await.map(|()| None),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The deployment under test: Redis, the services, nodes and a worker, all on 127.0.0.1.
+//! A deployment of its own for a harness: Redis, the services, nodes and a worker, all as child processes on 127.0.0.1.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,15 +6,22 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::child::{Ports, Process, Program, wait_until};
-use super::options::{Options, Topology};
-use super::proxy::Proxy;
-use super::redis::Redis;
+pub mod child;
+pub mod logs;
+pub mod plan;
+pub mod proxy;
+pub mod redis;
+pub mod resp;
+
+use child::{Ports, Process, Program, wait_until};
+pub use plan::{Durability, Plan, Topology};
+use proxy::Proxy;
+use redis::Redis;
 
 /// What the clients' `userAgent` contains.
-pub const APP: &str = "RoomcastChaos";
+pub const APP: &str = "RoomcastLoad";
 /// Any secret of at least 32 bytes.
-const SECRET: &str = "roomcast-chaos-secret-of-more-than-32-bytes";
+const SECRET: &str = "roomcast-load-secret-of-more-than-32-bytes";
 /// How long a start may take.
 const START_MAX: Duration = Duration::from_secs(30);
 /// How long a drain may take.
@@ -25,7 +32,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(20);
 pub struct Node {
     /// The node itself.
     pub process: Process,
-    /// Its way to Redis, in the standalone topology.
+    /// Its way to Redis, where one was asked for.
     pub proxy: Option<Proxy>,
     /// Where clients connect.
     pub url: String,
@@ -53,42 +60,39 @@ pub struct Deployment {
 
 impl Deployment {
     /// Starts everything and waits until it is ready.
-    pub async fn start(options: &Options, binary: &Path, dir: &Path) -> io::Result<Self> {
+    pub async fn start(plan: &Plan<'_>, binary: &Path, dir: &Path) -> io::Result<Self> {
         let mut ports = Ports::new();
-        let redis = Redis::start(options.topology, options.durability, dir, &mut ports).await?;
-        let users = u32::from(options.rooms) * u32::from(options.members);
-        let tokens = tokens(binary, users).await?;
+        let redis = Redis::start(plan.topology, plan.durability, dir, &mut ports).await?;
+        let tokens = tokens(binary, plan.users).await?;
 
         let backend_port = ports.free().await?;
         let backend_url = format!("http://127.0.0.1:{backend_port}");
         let backend = Process::new(Program {
             args: words(&format!(
-                "backend --listen 127.0.0.1:{backend_port} --database sqlite://backend.db --seed-users {users} --seed-rooms {}",
-                options.rooms
+                "backend --listen 127.0.0.1:{backend_port} --database sqlite://backend.db --seed-users {} --seed-rooms {}",
+                plan.users, plan.rooms
             )),
             env: pairs(&[("JWT_SECRET", SECRET)]),
             ..program("backend", binary, dir)
         });
-        let common = [
+        let durability = plan.durability.to_string();
+        let mut common = pairs(&[
             ("JWT_SECRET", SECRET),
             ("AUTH_URL", &backend_url),
             ("API_URL", &backend_url),
             ("VISION_APP_INFO", APP),
-            ("ROOMCAST_DURABILITY", &options.durability.to_string()),
-            ("ROOMCAST_DRAIN_SPREAD", "2s"),
-            // Every client here comes from one address, and reconnects far more often than people do.
-            ("GUARD_ALLOW", "127.0.0.0/8"),
-            ("GUARD_TOKEN_REQUESTS", "1000000"),
-            ("GUARD_STRIKES", "1000000"),
-        ];
+            ("ROOMCAST_DURABILITY", &durability),
+        ]);
+        common.extend(pairs(plan.settings));
         let mut nodes = Vec::new();
-        for index in 0..options.nodes {
-            let proxy = match options.topology {
-                Topology::Standalone => Some(Proxy::start(redis.servers[0].port).await?),
-                Topology::Sentinel | Topology::Cluster => None,
+        for index in 0..plan.nodes {
+            let proxy = if plan.proxied {
+                Some(Proxy::start(redis.servers[0].port).await?)
+            } else {
+                None
             };
             let (listen, ops) = (ports.free().await?, ports.free().await?);
-            let mut env = pairs(&common);
+            let mut env = common.clone();
             env.extend(pairs(&[
                 ("REDIS_URL", &redis.url(proxy.as_ref().map(|proxy| proxy.port))),
                 ("ROOMCAST_LISTEN", &format!("127.0.0.1:{listen}")),
@@ -106,7 +110,7 @@ impl Deployment {
             });
         }
         let worker_port = ports.free().await?;
-        let mut env = pairs(&common);
+        let mut env = common.clone();
         env.extend(pairs(&[
             ("REDIS_URL", &redis.url(None)),
             ("ROOMCAST_OPS_LISTEN", &format!("127.0.0.1:{worker_port}")),

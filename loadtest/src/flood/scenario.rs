@@ -1,0 +1,331 @@
+//! One flood from an empty machine to its verdict.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until};
+
+use super::attack::User;
+use super::attack::tally::Report as Attacked;
+use super::crowd::Crowd;
+use super::kind::{CROWD, Kind};
+use super::ledger::Ledger;
+use super::meter::{Phase, Window};
+use super::newcomer::Newcomers;
+use super::options::Options;
+use super::proc::{Memory, cpu_seconds, memory};
+use crate::checker::Report;
+use crate::deployment::child::{Ports, Process, Program, wait_until};
+use crate::deployment::logs::Logs;
+use crate::deployment::resp::call;
+use crate::deployment::{Deployment, Durability, Plan as Deploy, Topology};
+use crate::harness::{HarnessError, Say};
+
+/// Before a window opens: the attacker has opened what it wants to hold, and the node has met it.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// Between two floodings, so that none is measured while the last one is still cleared away.
+const REST: Duration = Duration::from_secs(1);
+/// What is left of the memory is looked at for so long.
+const LEFT_AFTER: Duration = Duration::from_secs(15);
+/// How long an attacker may take beyond its time: it uses up the distinct addresses, and drops what hangs.
+const ATTACK_END: Duration = Duration::from_secs(90);
+
+/// What is to be done.
+pub struct Plan<'a> {
+    /// As the run was asked for.
+    pub options: &'a Options,
+    /// The flood.
+    pub kind: Kind,
+    /// The program under test.
+    pub binary: &'a Path,
+    /// The attacker's core.
+    pub core: usize,
+    /// Where progress goes.
+    pub say: Say,
+}
+
+/// What came of a flood.
+pub struct Outcome {
+    /// The flood.
+    pub kind: Kind,
+    /// What was measured.
+    pub windows: Vec<Window>,
+    /// What the attacker did to the node, all rounds.
+    pub at_node: Attacked,
+    /// The same to the listener.
+    pub at_listener: Attacked,
+    /// The node before the first flooding.
+    pub before: Memory,
+    /// The node some seconds after the last.
+    pub after: Memory,
+    /// Growth of Redis' data in bytes.
+    pub redis_growth: i64,
+    /// What was sent and received.
+    pub report: Report,
+    /// What is wrong beside that.
+    pub findings: Vec<String>,
+    /// Newcomers that got in, and their tries that were refused.
+    pub newcomers: (u64, u64),
+}
+
+/// The deployment, the listener and the clients of one flood.
+struct Scene<'a> {
+    plan: &'a Plan<'a>,
+    dir: &'a Path,
+    deployment: Deployment,
+    listener_port: u16,
+    ledger: Arc<Ledger>,
+    crowd: Crowd,
+    logs: Logs,
+}
+
+/// Lets a node of its own suffer the flood.
+pub async fn suffer(plan: &Plan<'_>, dir: &Path) -> Result<Outcome, HarnessError> {
+    std::fs::create_dir_all(dir)?;
+    let options = plan.options;
+    // Two rooms more: one for newcomers, one for the attacker's users.
+    let rooms = u32::from(options.rooms) + 2;
+    let in_room = u32::from(options.members).max(CROWD as u32 * u32::from(options.rounds));
+    let deploy = Deploy {
+        topology: Topology::Standalone,
+        durability: Durability::Memory,
+        nodes: 1,
+        rooms,
+        users: rooms * in_room,
+        proxied: false,
+        settings: plan.kind.settings(),
+    };
+    plan.say.line(&format!("{}: starting", plan.kind));
+    let deployment = Deployment::start(&deploy, plan.binary, dir).await?;
+    let (_listener, listener_port) = start_listener(dir).await?;
+    let ledger = Arc::new(Ledger::new());
+    let crowd = Crowd::start(options, &deployment, rooms, ledger.clone()).await?;
+    let mut coming = JoinSet::new();
+    coming.spawn(newcomers(&deployment, rooms, &ledger).run());
+    let mut scene = Scene {
+        plan,
+        dir,
+        deployment,
+        listener_port,
+        ledger,
+        crowd,
+        logs: Logs::default(),
+    };
+
+    sleep(WARM_UP).await;
+    scene.measure(Phase::Calm).await?;
+    let before = scene.memory()?;
+    let redis_before = scene.redis_bytes().await?;
+    let (mut at_node, mut at_listener) = (Attacked::default(), Attacked::default());
+    for round in 0..options.rounds {
+        // In turn the other first: what one leaves behind must not always meet the same.
+        let mut order = [Phase::Listener, Phase::Node];
+        order.rotate_left(usize::from(round) % 2);
+        for phase in order {
+            let report = scene.flood(phase, round).await?;
+            let sum = if phase == Phase::Node {
+                &mut at_node
+            } else {
+                &mut at_listener
+            };
+            sum.add(&report);
+        }
+    }
+    drop(coming);
+    let limit = before.rss + options.max_left * 1024;
+    wait_until(LEFT_AFTER, async || {
+        scene.memory().is_ok_and(|memory| memory.rss <= limit)
+    })
+    .await;
+    let after = scene.memory()?;
+    let redis_growth = scene.redis_bytes().await? - redis_before;
+    let Scene {
+        mut deployment,
+        crowd,
+        ledger,
+        mut logs,
+        ..
+    } = scene;
+    let report = crowd.finish(&deployment, &mut logs).await?;
+    deployment.stop().await?;
+    Ok(Outcome {
+        kind: plan.kind,
+        windows: ledger.meter.all(),
+        at_node,
+        at_listener,
+        before,
+        after,
+        redis_growth,
+        report,
+        findings: ledger.findings(),
+        newcomers: (
+            ledger.entered.load(Ordering::Relaxed),
+            ledger.refused_entries.load(Ordering::Relaxed),
+        ),
+    })
+}
+
+impl Scene<'_> {
+    /// One flooding: warm up, measure, let the attacker end, rest.
+    async fn flood(&mut self, phase: Phase, round: u8) -> Result<Attacked, HarnessError> {
+        let target = match phase {
+            Phase::Node => self.deployment.nodes[0].url.trim_start_matches("http://").to_owned(),
+            _ => format!("127.0.0.1:{}", self.listener_port),
+        };
+        let to = if phase == Phase::Node { "node" } else { "listener" };
+        let length = WARM_UP + Duration::from_secs(u64::from(self.plan.options.seconds));
+        let mut attacker = self.attacker(&target, &format!("attack-{round}-{to}"), round, length)?;
+        attacker.start()?;
+        sleep(WARM_UP).await;
+        self.measure(phase).await?;
+        let status = attacker.wait(ATTACK_END).await?;
+        let report = serde_json::from_str(&attacker.tail(1)).ok();
+        let Some(report) = report.filter(|_| status.is_some_and(|status| status.success())) else {
+            return Err(HarnessError::Setup(format!(
+                "the attacker failed:\n{}",
+                attacker.tail(15)
+            )));
+        };
+        for end in self.deployment.unexpected_ends().await? {
+            self.ledger.find(end);
+        }
+        if !self.crowd.calm_down().await {
+            self.ledger
+                .find(format!("acks were still missing long after flooding the {to}"));
+        }
+        self.logs.gather(&self.deployment.redis).await?;
+        sleep(REST).await;
+        self.say(phase, &report);
+        Ok(report)
+    }
+
+    /// Opens a window and lets it pass.
+    async fn measure(&self, phase: Phase) -> Result<(), HarnessError> {
+        let length = Duration::from_secs(u64::from(self.plan.options.seconds));
+        let (began, cpu) = (Instant::now(), self.cpu());
+        let creation = self.ledger.meter.begin(phase, length);
+        creation.map_err(|error| HarnessError::Setup(error.to_string()))?;
+        sleep_until((began + length).into()).await;
+        let used = self.cpu() - cpu;
+        self.ledger.meter.note_cpu(used / began.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn attacker(&self, target: &str, name: &str, round: u8, length: Duration) -> std::io::Result<Process> {
+        let Plan {
+            options, kind, core, ..
+        } = self.plan;
+        let users = self.dir.join(format!("{name}.json"));
+        std::fs::write(&users, serde_json::to_vec(&self.users(round))?)?;
+        let program = std::env::current_exe()?.display().to_string();
+        let args = format!(
+            "-c {core} {program} attack --kind {kind} --target {target} --seconds {} --round {round} --rounds {} --users {}",
+            length.as_secs(),
+            options.rounds,
+            users.display()
+        );
+        Ok(Process::new(Program {
+            name: name.to_owned(),
+            command: "taskset".into(),
+            args: args.split(' ').map(str::to_owned).collect(),
+            env: Vec::new(),
+            dir: self.dir.to_owned(),
+            log: self.dir.join(format!("{name}.log")),
+        }))
+    }
+
+    /// The attacker's users of a round: others each time, so that none begins blocked.
+    fn users(&self, round: u8) -> Vec<User> {
+        let count = self.plan.kind.users();
+        let rooms = usize::from(self.plan.options.rooms) + 2;
+        let room = rooms - 1;
+        let users = (0..count).map(|number| {
+            let user = room + (usize::from(round) * CROWD + number) * rooms;
+            User {
+                username: format!("user{user}"),
+                token: self.deployment.tokens[user].clone(),
+                room: format!("room-{room}"),
+            }
+        });
+        users.collect()
+    }
+
+    fn node_pid(&self) -> u32 {
+        self.deployment.nodes[0].process.pid().unwrap_or_default()
+    }
+
+    fn cpu(&self) -> f64 {
+        // A node that just died is found elsewhere.
+        cpu_seconds(self.node_pid()).unwrap_or_default()
+    }
+
+    fn memory(&self) -> std::io::Result<Memory> {
+        memory(self.node_pid())
+    }
+
+    async fn redis_bytes(&self) -> std::io::Result<i64> {
+        let info = call(self.deployment.redis.servers[0].port, &["INFO", "memory"]).await?;
+        let used = info.text().lines().find_map(|line| line.strip_prefix("used_memory:"));
+        let used = used.and_then(|used| used.trim().parse().ok());
+        used.ok_or_else(|| std::io::Error::other("Redis does not say what memory it uses"))
+    }
+
+    fn say(&self, phase: Phase, report: &Attacked) {
+        let Some(window) = self.ledger.meter.all().pop() else {
+            return;
+        };
+        use super::meter::Wait::{Ack, Delivery};
+        self.plan.say.line(&format!(
+            "{}: {:<8} ack p99 {:>8.1} ms, delivery p99 {:>8.1} ms, node {:>3.0} % cpu; attacker: {} tries, {} accepted, {} refused, {} failed",
+            self.plan.kind,
+            format!("{phase:?}").to_lowercase(),
+            window.p99(Ack),
+            window.p99(Delivery),
+            window.node_cpu * 100.0,
+            report.tries,
+            report.accepted,
+            report.forbidden + report.throttled + report.unavailable + report.other,
+            report.failed,
+        ));
+    }
+}
+
+fn newcomers(deployment: &Deployment, rooms: u32, ledger: &Arc<Ledger>) -> Newcomers {
+    let (rooms, room) = (rooms as usize, rooms as usize - 2);
+    let users = deployment.tokens.iter().enumerate();
+    let users = users.filter(|(user, _)| user % rooms == room);
+    Newcomers {
+        ledger: ledger.clone(),
+        url: deployment.nodes[0].url.clone(),
+        room: format!("room-{room}"),
+        users: users.map(|(user, token)| (user, token.clone())).collect(),
+    }
+}
+
+async fn start_listener(dir: &Path) -> Result<(Process, u16), HarnessError> {
+    let port = Ports::new().free().await?;
+    let mut process = Process::new(Program {
+        name: "listener".to_owned(),
+        command: std::env::current_exe()?,
+        args: vec!["listen".to_owned(), format!("127.0.0.1:{port}")],
+        env: Vec::new(),
+        dir: dir.to_owned(),
+        log: dir.join("listener.log"),
+    });
+    process.start()?;
+    let is_up = wait_until(REST * 10, async || {
+        TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+    });
+    if is_up.await {
+        Ok((process, port))
+    } else {
+        Err(HarnessError::Setup(format!(
+            "the bare listener does not answer:\n{}",
+            process.tail(15)
+        )))
+    }
+}
