@@ -44,6 +44,8 @@ const NAMES: [&str; 9] = [
 /// An event with its payload and the answer it still needs.
 pub struct Event {
     packet: Value,
+    /// Its place among the jobs of its socket.
+    pub number: u64,
     /// How to answer.
     pub reply: Reply,
 }
@@ -59,7 +61,7 @@ fn split(packet: &Value) -> Option<(Cow<'_, str>, Option<&RawValue>)> {
 }
 
 impl Event {
-    fn new(incoming: Incoming) -> Self {
+    fn new(incoming: Incoming, number: u64) -> Self {
         let name = split(&incoming.packet).map(|(name, _)| name);
         let name = NAMES
             .into_iter()
@@ -68,6 +70,7 @@ impl Event {
         Self {
             reply: Reply::new(name, incoming.ack_id),
             packet: incoming.packet,
+            number,
         }
     }
 
@@ -88,16 +91,16 @@ impl Event {
 /// Refuses an event that found the inbox full.
 pub fn refuse_overflow(session: &Session, socket: &Socket, incoming: Incoming) {
     let error = ChatError::RateLimited(std::time::Duration::from_secs(1));
-    Event::new(incoming).reply.fail_now(&session.app, socket, &error);
+    Event::new(incoming, 0).reply.fail_now(&session.app, socket, &error);
 }
 
-/// Does one job, or stores a run of messages.
-pub async fn handle(session: &Arc<Session>, socket: &Socket, jobs: Vec<Job>) {
+/// Does one job, or stores a run of messages; `first` is the number of the first.
+pub async fn handle(session: &Arc<Session>, socket: &Socket, first: u64, jobs: Vec<Job>) {
     let mut messages = Vec::new();
-    for job in jobs {
+    for (number, job) in (first..).zip(jobs) {
         match job {
             Job::Event(incoming) => {
-                let event = Event::new(incoming);
+                let event = Event::new(incoming, number);
                 if event.reply.event == "message" {
                     messages.push(event);
                 } else {
