@@ -6,6 +6,7 @@ mod front;
 mod pulse;
 mod succession;
 mod upkeep;
+mod vital;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use self::accept::{AcceptLimits, Connections};
 use self::front::{Front, NoPage};
 use self::pulse::Pulse;
+use self::vital::{Failure, Vital};
 use crate::auth::Auth;
 use crate::chat::Chat;
 use crate::config::{Config, ConfigError};
@@ -123,7 +125,8 @@ impl Node {
         ));
         tracker.spawn(connections.clone().watch(*config.write_stall, stop.clone()));
 
-        let (fail, failed) = tokio::sync::watch::channel(None);
+        let (failure, failed) = tokio::sync::watch::channel(None);
+        let failure: Failure = Arc::new(failure);
         let booted = Arc::new(std::sync::OnceLock::new());
         let config = Arc::new(config);
         let boot = Boot {
@@ -136,6 +139,7 @@ impl Node {
             front: front.clone(),
             tracker: tracker.clone(),
             stop: stop.clone(),
+            failure: failure.clone(),
         };
         let slot = booted.clone();
         tracker.spawn(async move {
@@ -143,7 +147,7 @@ impl Node {
             tokio::select! {
                 result = boot.run(&slot) => if let Err(error) = result {
                     // The role's owner ends the process; a node that cannot serve must not look alive.
-                    fail.send_replace(Some(error.to_string()));
+                    failure.send_replace(Some(error.to_string()));
                 },
                 () = stopped.cancelled() => {}
             }
@@ -248,6 +252,7 @@ struct Boot {
     front: Front,
     tracker: TaskTracker,
     stop: CancellationToken,
+    failure: Failure,
 }
 
 impl Boot {
@@ -262,7 +267,9 @@ impl Boot {
             front,
             tracker,
             stop,
+            failure,
         } = self;
+        let vital = Vital::new(tracker.clone(), stop.clone(), failure);
         health.set("redis", Err("not connected yet"));
         redis.wait_connected().await;
         redis.wait_checked().await?;
@@ -303,10 +310,7 @@ impl Boot {
             crashed: std::sync::atomic::AtomicBool::new(false),
         });
         for (index, shard) in items.into_iter().enumerate() {
-            tracker.spawn(until(
-                stop.clone(),
-                deliver.clone().run(chat.clone(), shard, index == 0),
-            ));
+            vital.spawn("delivery", deliver.clone().run(chat.clone(), shard, index == 0));
         }
         let (adapter, link) = redis
             .adapter()
@@ -332,12 +336,12 @@ impl Boot {
             .announce_node(&app.node.get())
             .await
             .map_err(|error| NodeError::Start(error.to_string()))?;
-        tracker.spawn(follow_control(app.clone(), bus.control(), stop.clone()));
+        vital.spawn("control", follow_control(app.clone(), bus.control(), stop));
         let pulse = Pulse::new(app.clone(), health.clone(), front.clone());
-        tracker.spawn(until(stop.clone(), pulse.watch()));
-        tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), health.clone())));
-        tracker.spawn(until(stop.clone(), deliver.clone().watch_positions(chat, redis)));
-        tracker.spawn(until(stop, upkeep::reap(app.clone())));
+        vital.spawn("pulse", pulse.watch());
+        vital.spawn("upkeep", upkeep::keep(app.clone(), health.clone()));
+        vital.spawn("positions", deliver.clone().watch_positions(chat, redis));
+        vital.spawn("reaper", upkeep::reap(app.clone()));
         health.set("redis", Ok(()));
         front.serve(app.clone(), service);
         let _once = slot.set(Booted { app, io, link });
@@ -355,13 +359,6 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAd
         .local_addr()
         .map_err(|error| NodeError::Listen(address, error))?;
     Ok((listener, bound))
-}
-
-async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
-    tokio::select! {
-        () = task => {}
-        () = stop.cancelled() => {}
-    }
 }
 
 /// Runs a listener to its end, and says why it failed if it did.
