@@ -8,6 +8,7 @@ mod proxy;
 mod pulse;
 mod succession;
 mod upkeep;
+mod vital;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use self::accept::{Connections, Terms};
 use self::front::{Front, NoPage};
 use self::pulse::Pulse;
+use self::vital::{Failure, Vital};
 use crate::auth::Auth;
 use crate::chat::Chat;
 use crate::config::{Config, ConfigError, Rule};
@@ -132,7 +134,8 @@ impl Node {
         ));
         tracker.spawn(connections.clone().watch(*config.write_stall, stop.clone()));
 
-        let (fail, failed) = tokio::sync::watch::channel(None);
+        let (failure, failed) = tokio::sync::watch::channel(None);
+        let failure: Failure = Arc::new(failure);
         let booted = Arc::new(std::sync::OnceLock::new());
         let config = Arc::new(config);
         let boot = Boot {
@@ -145,6 +148,7 @@ impl Node {
             front: front.clone(),
             tracker: tracker.clone(),
             stop: stop.clone(),
+            failure: failure.clone(),
         };
         let slot = booted.clone();
         tracker.spawn(async move {
@@ -152,7 +156,7 @@ impl Node {
             tokio::select! {
                 result = boot.run(&slot) => if let Err(error) = result {
                     // The role's owner ends the process; a node that cannot serve must not look alive.
-                    fail.send_replace(Some(error.to_string()));
+                    failure.send_replace(Some(error.to_string()));
                 },
                 () = stopped.cancelled() => {}
             }
@@ -257,6 +261,7 @@ struct Boot {
     front: Front,
     tracker: TaskTracker,
     stop: CancellationToken,
+    failure: Failure,
 }
 
 impl Boot {
@@ -271,7 +276,9 @@ impl Boot {
             front,
             tracker,
             stop,
+            failure,
         } = self;
+        let vital = Vital::new(tracker.clone(), stop.clone(), failure);
         health.set("redis", Err("not connected yet"));
         redis.wait_connected().await;
         redis.wait_checked().await?;
@@ -314,10 +321,7 @@ impl Boot {
             crashed: std::sync::atomic::AtomicBool::new(false),
         });
         for (index, shard) in items.into_iter().enumerate() {
-            tracker.spawn(until(
-                stop.clone(),
-                deliver.clone().run(chat.clone(), shard, index == 0),
-            ));
+            vital.spawn("delivery", deliver.clone().run(chat.clone(), shard, index == 0));
         }
         let (adapter, link) = redis
             .adapter()
@@ -353,14 +357,14 @@ impl Boot {
             .resync()
             .await
             .map_err(|error| NodeError::Start(error.to_string()))?;
-        tracker.spawn(follow_control(app.clone(), position, bus.control(), stop.clone()));
+        vital.spawn("control", follow_control(app.clone(), position, bus.control(), stop));
         let pulse = Pulse::new(app.clone(), health.clone(), front.clone());
-        tracker.spawn(until(stop.clone(), pulse.watch()));
-        tracker.spawn(until(stop.clone(), upkeep::keep(app.clone(), health.clone())));
-        tracker.spawn(until(stop.clone(), expiry::cut_expired(app.clone())));
-        tracker.spawn(until(stop.clone(), expiry::verify_again(app.clone())));
-        tracker.spawn(until(stop.clone(), deliver.clone().watch_positions(chat, redis)));
-        tracker.spawn(until(stop, upkeep::reap(app.clone())));
+        vital.spawn("pulse", pulse.watch());
+        vital.spawn("upkeep", upkeep::keep(app.clone(), health.clone()));
+        vital.spawn("expiry", expiry::cut_expired(app.clone()));
+        vital.spawn("verification", expiry::verify_again(app.clone()));
+        vital.spawn("positions", deliver.clone().watch_positions(chat, redis));
+        vital.spawn("reaper", upkeep::reap(app.clone()));
         health.set("redis", Ok(()));
         front.serve(app.clone(), service);
         let _once = slot.set(Booted { app, io, link });
@@ -378,13 +382,6 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAd
         .local_addr()
         .map_err(|error| NodeError::Listen(address, error))?;
     Ok((listener, bound))
-}
-
-async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
-    tokio::select! {
-        () = task => {}
-        () = stop.cancelled() => {}
-    }
 }
 
 /// Runs a listener to its end, and says why it failed if it did.

@@ -55,6 +55,14 @@ pub struct Ban {
 }
 
 impl Ban {
+    /// The reason as clients learn it: a rule's name. An operator's words are for operators.
+    pub fn code(&self) -> &str {
+        match self.origin {
+            Origin::Auto => &self.reason,
+            Origin::Admin => "banned",
+        }
+    }
+
     /// How long it still lasts by this clock.
     pub fn left_at(&self, now: UnixMs) -> Duration {
         Duration::from_millis(self.until.saturating_sub(now))

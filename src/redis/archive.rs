@@ -55,9 +55,7 @@ impl Redis {
 
     /// When the oldest event of the room's partition that is still to be archived was stored; `None` when there is none.
     pub async fn oldest_unarchived(&self, room: &RoomId) -> Result<Option<UnixMs>, RedisError> {
-        let key = self.keys.archive(self.keys.partition(room.as_str()));
-        let oldest: Vec<(String, HashMap<String, String>)> = self.any()?.xrange(key, "-", "+", Some(1)).await?;
-        Ok(oldest.first().and_then(|(id, _)| stored_at(id)))
+        self.oldest_waiting(&[self.keys.partition(room.as_str())]).await
     }
 
     /// Takes or renews the lease of a partition; `false` when another worker has it.

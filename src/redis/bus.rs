@@ -155,6 +155,11 @@ impl Bus {
         self.canaries.silence_of(self.keys.partition(room.as_str()))
     }
 
+    /// Which of the primaries holds this room, as far as is known.
+    pub fn primary_of(&self, room: &RoomId) -> Option<usize> {
+        self.canaries.primary_of(self.keys.partition(room.as_str()))
+    }
+
     /// Changes whenever there may be news in the control stream.
     pub fn control(&self) -> tokio::sync::watch::Receiver<u64> {
         self.control.clone()

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use fred::prelude::*;
 use fred::types::config::Server;
+use futures::future::join_all;
 
 use super::RedisError;
 use super::client::{Purpose, connected};
 
 /// How often the owners of the slots are asked for: a replica that takes over is found within this time.
 const REFRESH_PERIOD: Duration = Duration::from_secs(1);
+/// How long a server may take to tell them: one that hangs must not hold up what the others know.
+const ANSWER_MAX: Duration = Duration::from_millis(500);
 /// Connections to one primary: a large answer does not delay everybody else, and nothing delays posts.
 const LANES: usize = 3;
 /// The one for posts.
@@ -23,6 +26,8 @@ const POSTS: usize = LANES - 1;
 const FOLLOW_MAX: Duration = Duration::from_millis(500);
 
 type Lanes = [Client; LANES];
+/// First and last slot with the owner.
+type Ranges = Vec<(u16, u16, Server)>;
 /// Makes an unconnected client of one server.
 type Make = Box<dyn Fn(&Server) -> Client + Send + Sync>;
 
@@ -35,7 +40,7 @@ pub(super) struct Primaries {
 #[derive(Default)]
 struct Routes {
     /// First and last slot with the owner, as the cluster said.
-    ranges: Vec<(u16, u16, Server)>,
+    ranges: Ranges,
     /// Slots that have moved since.
     moved: HashMap<u16, Server>,
     lanes: HashMap<Server, Lanes>,
@@ -154,7 +159,7 @@ impl Primaries {
     }
 
     /// Takes over what the cluster says; returns the connections that are no longer needed.
-    fn update(&self, ranges: Vec<(u16, u16, Server)>) -> Vec<Client> {
+    fn update(&self, ranges: Ranges) -> Vec<Client> {
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
         for (_, _, server) in &ranges {
             self.lanes_of(&mut routes, server);
@@ -180,25 +185,14 @@ async fn keep(primaries: Weak<Primaries>, cluster: Client) {
         let mut asked = known.clients();
         asked.push(cluster.clone());
         drop(known);
-        for client in asked.iter().filter(|client| client.is_connected()) {
-            let Ok(answer) = client.cluster_slots::<Value>().await else {
-                continue;
-            };
-            let host = client
-                .active_connections()
-                .first()
-                .map(|server| server.host.to_string());
-            let ranges = read_slots(answer, &host.unwrap_or_default());
-            if ranges.is_empty() {
-                continue;
-            }
+        let answers = join_all(asked.iter().filter(|client| client.is_connected()).map(layout)).await;
+        if let Some(ranges) = newest(answers.into_iter().flatten()) {
             let Some(known) = primaries.upgrade() else { return };
             for client in known.update(ranges) {
                 tokio::spawn(async move {
                     let _closed = client.quit().await;
                 });
             }
-            break;
         }
         // Soon again while nothing is known.
         let period = if asked.len() > 1 {
@@ -210,8 +204,36 @@ async fn keep(primaries: Weak<Primaries>, cluster: Client) {
     }
 }
 
+/// Who owns what, with the number of the last election that the answering server knows; `None` when it has nothing to say
+/// in time.
+async fn layout(client: &Client) -> Option<(u64, Ranges)> {
+    let (info, slots): (Result<String, Error>, Result<Value, Error>) = tokio::time::timeout(ANSWER_MAX, async {
+        futures::join!(client.cluster_info(), client.cluster_slots())
+    })
+    .await
+    .ok()?;
+    let host = client
+        .active_connections()
+        .first()
+        .map(|server| server.host.to_string());
+    let ranges = read_slots(slots.ok()?, &host.unwrap_or_default());
+    (!ranges.is_empty()).then_some((read_epoch(&info.ok()?), ranges))
+}
+
+/// The layout that the most recent election has led to: a server that is cut off from the others does not know of it.
+fn newest(layouts: impl Iterator<Item = (u64, Ranges)>) -> Option<Ranges> {
+    layouts.max_by_key(|(epoch, _)| *epoch).map(|(_, ranges)| ranges)
+}
+
+/// Reads the number of the last election in CLUSTER INFO.
+fn read_epoch(info: &str) -> u64 {
+    let mut lines = info.lines();
+    let epoch = lines.find_map(|line| line.strip_prefix("cluster_current_epoch:")?.trim().parse().ok());
+    epoch.unwrap_or(0)
+}
+
 /// Reads CLUSTER SLOTS; a server without a name of its own is on the host that was asked.
-fn read_slots(answer: Value, host: &str) -> Vec<(u16, u16, Server)> {
+fn read_slots(answer: Value, host: &str) -> Ranges {
     let range = |item: Value| {
         let parts = item.into_array();
         let slot = |index: usize| u16::try_from(parts.get(index)?.as_i64()?).ok();
@@ -237,6 +259,16 @@ fn moved_to(details: &str) -> Option<(u16, Server)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_layout_of_the_last_election_is_believed() {
+        let owner = |port| vec![(0, 16383, Server::new("127.0.0.1", port))];
+        let epoch = |number: u64| read_epoch(&format!("cluster_state:ok\r\ncluster_current_epoch:{number}\r\n"));
+        let layouts = [(epoch(7), owner(1)), (epoch(8), owner(2)), (epoch(7), owner(1))];
+        assert_eq!(newest(layouts.into_iter()), Some(owner(2)));
+        assert_eq!(newest(std::iter::empty()), None);
+        assert_eq!(read_epoch("ERR"), 0);
+    }
 
     #[test]
     fn a_moved_slot_names_its_new_owner() {

@@ -60,7 +60,7 @@ fn carry_out(app: &App, act: &Act) {
             app.guard.bans().insert(ban.clone());
             let left = app.guard.bans().left(ban);
             for Live { session, socket } in live.iter().filter(|live| is_in_scope(app, &live.session, &ban.scope)) {
-                cut(session, socket, &ban.reason, Some(left));
+                cut(session, socket, ban.code(), Some(left));
             }
         }
         Act::Unban { scope } => app.guard.bans().remove(scope),
@@ -156,6 +156,7 @@ fn explain(code: &str) -> &'static str {
         "strikes" => "Too many requests were refused.",
         "flood" => "Far too many requests came from this connection.",
         "username" => "This login was used under another name.",
+        "banned" => "An operator has banned you or your network.",
         "kicked" => "An operator closed this connection.",
         _ => "This connection was closed for security reasons.",
     }

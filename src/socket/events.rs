@@ -67,6 +67,8 @@ const NAMES: [&str; 9] = [
 /// An event with its payload and the answer it still needs.
 pub struct Event {
     packet: Value,
+    /// Its place among the jobs of its socket.
+    pub number: u64,
     /// How to answer.
     pub reply: Reply,
 }
@@ -82,7 +84,7 @@ fn split(packet: &Value) -> Option<(Cow<'_, str>, Option<&RawValue>)> {
 }
 
 impl Event {
-    fn new(incoming: Incoming) -> Self {
+    fn new(incoming: Incoming, number: u64) -> Self {
         let name = split(&incoming.packet).map(|(name, _)| name);
         let name = NAMES
             .into_iter()
@@ -91,6 +93,7 @@ impl Event {
         Self {
             reply: Reply::new(name, incoming.ack_id),
             packet: incoming.packet,
+            number,
         }
     }
 
@@ -111,14 +114,14 @@ impl Event {
 /// Refuses an event that found the inbox full.
 pub fn refuse_overflow(session: &Session, socket: &Socket, incoming: Incoming) {
     let error = ChatError::RateLimited(Duration::from_secs(1));
-    Event::new(incoming).reply.fail_now(&session.app, socket, &error);
+    Event::new(incoming, 0).reply.fail_now(&session.app, socket, &error);
 }
 
 /// Refuses an event that is beyond its rate; a socket that goes on and on is cut, and its session blocked.
 pub fn refuse_beyond(session: &Arc<Session>, socket: &Socket, incoming: Incoming, wait: Duration) {
     let app = &session.app;
     app.metrics.refusals_total.inc(["events"]);
-    Event::new(incoming)
+    Event::new(incoming, 0)
         .reply
         .fail_if_room(app, socket, &ChatError::RateLimited(wait));
     if app.guard.is_flood(session.count_refused()) {
@@ -128,13 +131,13 @@ pub fn refuse_beyond(session: &Arc<Session>, socket: &Socket, incoming: Incoming
     }
 }
 
-/// Does one job, or stores a run of messages.
-pub async fn handle(session: &Arc<Session>, socket: &Socket, jobs: Vec<Job>) {
+/// Does one job, or stores a run of messages; `first` is the number of the first.
+pub async fn handle(session: &Arc<Session>, socket: &Socket, first: u64, jobs: Vec<Job>) {
     let mut messages = Vec::new();
-    for job in jobs {
+    for (number, job) in (first..).zip(jobs) {
         match job {
             Job::Event(incoming) => {
-                let event = Event::new(incoming);
+                let event = Event::new(incoming, number);
                 if event.reply.event == "message" {
                     messages.push(event);
                 } else {

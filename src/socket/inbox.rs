@@ -1,6 +1,6 @@
 //! The order of one socket's events: a bounded queue that is drained by one task, which exists only while it is needed.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::events;
 use super::{Session, Socket};
+use crate::model::RoomId;
 
 /// Events waiting per socket: the burst that the default limits allow (2000), and a little.
 const MAX_EVENTS: usize = 2500;
@@ -31,7 +32,7 @@ pub enum Job {
     /// It sent an event.
     Event(Incoming),
     /// Its user's room list was fetched; the rooms that are no longer in it.
-    RoomsFetched(Result<Vec<crate::model::RoomId>, crate::chat::RoomListError>),
+    RoomsFetched(Result<Vec<RoomId>, crate::chat::RoomListError>),
     /// The auth service refused its access token: before anything else.
     Renew {
         /// The token.
@@ -44,7 +45,7 @@ pub enum Job {
     /// It must forget a room: by an act of another node, or of another socket of the user.
     Evict {
         /// The room.
-        room: crate::model::RoomId,
+        room: RoomId,
         /// Whether the room itself is gone.
         gone: bool,
     },
@@ -61,7 +62,11 @@ pub struct Inbox {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// Jobs taken so far: the number of the last one.
+    taken: u64,
     bytes: usize,
+    /// Rooms of which an event may or may not have been stored, with the last job that waited then.
+    doubts: HashMap<RoomId, u64>,
     /// Whether the client was told that it is connected: nothing is done before, because nothing could be answered.
     open: bool,
     running: bool,
@@ -99,6 +104,8 @@ impl Inbox {
         if matches!(job, Job::Renew { .. }) {
             // What was sent with a refused token waits for a new one; and nobody's backlog keeps a permit from others.
             state.jobs.push_front(job);
+            // Everything that waits has a later number now.
+            state.doubts.values_mut().for_each(|until| *until += 1);
         } else {
             state.jobs.push_back(job);
         }
@@ -106,8 +113,22 @@ impl Inbox {
         Ok(())
     }
 
-    /// The next jobs: one, or a run of events up to `max` as long as `same` holds; empty ends the drain.
-    fn take(&self, max: usize, same: impl Fn(&Job) -> bool) -> Vec<Job> {
+    /// Notes that nobody knows whether an event of this room was stored.
+    pub fn note_doubt(&self, room: &RoomId) {
+        let mut state = self.lock();
+        let (taken, last) = (state.taken, state.taken + state.jobs.len() as u64);
+        state.doubts.retain(|_, until| *until > taken);
+        state.doubts.insert(room.clone(), last);
+    }
+
+    /// Whether the job of this number waited already when such a doubt arose.
+    pub fn is_in_doubt(&self, room: &RoomId, number: u64) -> bool {
+        self.lock().doubts.get(room).is_some_and(|until| number <= *until)
+    }
+
+    /// The next jobs with the number of the first: one, or a run of events up to `max` as long as `same` holds; empty ends
+    /// the drain.
+    fn take(&self, max: usize, same: impl Fn(&Job) -> bool) -> (u64, Vec<Job>) {
         let mut state = self.lock();
         let mut taken = Vec::new();
         while taken.len() < max
@@ -125,7 +146,9 @@ impl Inbox {
         if taken.is_empty() {
             state.running = false;
         }
-        taken
+        let first = state.taken + 1;
+        state.taken += taken.len() as u64;
+        (first, taken)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -157,11 +180,11 @@ fn drain(session: Arc<Session>, socket: Socket) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         loop {
             // Messages that wait together are stored together: one round trip, and their order is that of one script.
-            let jobs = session.inbox.take(events::BATCH_MAX, is_message);
+            let (first, jobs) = session.inbox.take(events::BATCH_MAX, is_message);
             if jobs.is_empty() {
                 return;
             }
-            events::handle(&session, &socket, jobs).await;
+            events::handle(&session, &socket, first, jobs).await;
         }
     })
 }

@@ -101,6 +101,49 @@ async fn replica_that_lags_makes_messages_uncertain_and_a_resend_harmless() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_behind_an_uncertain_message_is_not_sent_and_a_resend_keeps_the_order() {
+    const MESSAGES: usize = 100;
+    let mut world = standalone(0, &[("ROOMCAST_DURABILITY", "replica")]).await;
+    world.redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    let replica = Replica::of(&world).await;
+    world.add_node().await;
+    let (writer, _) = world.joined(0, 0, "room-0").await;
+    let mut frozen = replica.freeze("5");
+    until("the replica lags", Duration::from_secs(5), || async {
+        post(&writer, "first").await["code"] == "uncertain"
+    })
+    .await;
+    let send_all = || async {
+        let sent: Vec<_> = (0..MESSAGES)
+            .map(|number| {
+                let message = json!({"roomID": "room-0", "message": "x", "cid": number.to_string()});
+                writer.emit_ack_later("message", &message).unwrap()
+            })
+            .collect();
+        let acks = futures::future::join_all(sent).await;
+        let acks: Vec<Value> = acks.into_iter().map(|ack| ack.unwrap().0[0].clone()).collect();
+        acks
+    };
+    // More than one call takes: the first ones are stored, without the replica; the others waited meanwhile.
+    let acks = send_all().await;
+    assert!(acks.iter().all(|ack| ack["code"] == "uncertain"), "{acks:?}");
+    let log = world.redis.cli(&["KEYS", "*:room:room-0:log"]).await;
+    let stored: usize = world.redis.cli(&["XLEN", &log[0]]).await[0].parse().unwrap();
+    assert!(stored <= 1 + 64, "{stored} are stored");
+
+    frozen.wait().await.unwrap();
+    until("the replica keeps up", Duration::from_secs(10), || async {
+        post(&writer, "first").await["ok"] == true
+    })
+    .await;
+    let acks = send_all().await;
+    assert!(acks.iter().all(|ack| ack["ok"] == true), "{acks:?}");
+    assert!(acks.is_sorted_by_key(|ack| ack["seq"].as_u64()), "{acks:?}");
+    let stored = world.redis.cli(&["XLEN", &log[0]]).await;
+    assert_eq!(stored, [(1 + MESSAGES).to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn posts_that_wait_for_replicas_share_their_wait() {
     let mut world = standalone(0, &[("ROOMCAST_DURABILITY", "replica")]).await;
     world.redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;

@@ -102,6 +102,13 @@ impl Canaries {
         }
     }
 
+    /// The place among the primaries of the one that holds a partition.
+    pub fn primary_of(&self, partition: u16) -> Option<usize> {
+        self.primaries()
+            .iter()
+            .position(|primary| primary.partitions.binary_search(&partition).is_ok())
+    }
+
     pub fn silence_of(&self, partition: u16) -> Duration {
         self.primaries()
             .iter()
@@ -189,6 +196,7 @@ mod tests {
         assert_eq!(channels.len(), 2);
         canaries.hear(&channels[1]);
         canaries.hear("rc:{p0}:canary:of-somebody-else");
+        assert_eq!((canaries.primary_of(2), canaries.primary_of(3)), (Some(0), Some(1)));
         assert!(canaries.silence_of(3) < Duration::from_secs(1));
         assert!(canaries.silence_of(2) >= Duration::from_secs(7));
         assert!(canaries.silence().of_any >= Duration::from_secs(7));

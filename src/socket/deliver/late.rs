@@ -1,5 +1,6 @@
 //! Whoever is late is brought up from the log: a member that joins or lags, and a room with a hole.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,18 @@ const RETRY: Duration = Duration::from_millis(50);
 const FRUITLESS_MAX: u32 = 100;
 /// A room whose log cannot be read for so long lets its members go: they may be missing something.
 const UNREAD_MAX: Duration = Duration::from_secs(9);
-/// Rooms refilled at once after a reconnect.
+/// Rooms of one primary refilled at once after a reconnect.
 const REFILLS_PARALLEL: usize = 32;
+
+/// How long the refill of so many rooms waits at most: a log is read in well below this.
+const JITTER_PER_ROOM: Duration = Duration::from_millis(1);
+/// However many there are: members wait.
+const JITTER_MAX: Duration = Duration::from_secs(1);
+
+fn jitter(rooms: usize) -> Duration {
+    let most = JITTER_PER_ROOM.saturating_mul(u32::try_from(rooms).unwrap_or(u32::MAX));
+    most.min(JITTER_MAX).mul_f64(rand::random())
+}
 
 impl Deliver {
     /// Brings members that lag up from the log, each by a task of its own.
@@ -155,9 +166,22 @@ impl Deliver {
         false
     }
 
-    /// After a reconnect of the bus: every room is compared with its log, a few at a time.
+    /// After a reconnect of the bus: every room is compared with its log, a few of each primary at a time, so that one that
+    /// hangs holds up its own rooms only.
     pub(super) async fn refill_all(self: Arc<Self>, chat: Arc<Chat>) {
-        let rooms: Vec<Arc<Room>> = self.rooms.iter().map(|room| room.value().clone()).collect();
+        let mut rooms: HashMap<Option<usize>, Vec<Arc<Room>>> = HashMap::new();
+        for room in &self.rooms {
+            let primary = self.bus.primary_of(&room.id);
+            rooms.entry(primary).or_default().push(room.value().clone());
+        }
+        // Every node refills at this moment, and each reads as much as it has rooms.
+        tokio::time::sleep(jitter(self.rooms.len())).await;
+        for rooms in rooms.into_values() {
+            self.tracker.spawn(self.clone().refill_some(chat.clone(), rooms));
+        }
+    }
+
+    async fn refill_some(self: Arc<Self>, chat: Arc<Chat>, rooms: Vec<Arc<Room>>) {
         futures::stream::iter(rooms)
             .for_each_concurrent(REFILLS_PARALLEL, |room| async {
                 let offer = room.feed().suspect_gap();

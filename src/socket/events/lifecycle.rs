@@ -15,7 +15,7 @@ pub async fn connected(session: &Arc<Session>, socket: &Socket) {
     // A block or a revocation that came while the handshake was checked found no socket to cut.
     let (guard, identity) = (&session.app.guard, session.identity());
     if let Some(ban) = guard.ban_of(session.address, &identity) {
-        return crate::socket::control::cut(session, socket, &ban.reason, Some(guard.bans().left(&ban)));
+        return crate::socket::control::cut(session, socket, ban.code(), Some(guard.bans().left(&ban)));
     }
     if guard.is_revoked(&identity).await.unwrap_or(false) {
         return crate::socket::control::cut(session, socket, "revoked", None);

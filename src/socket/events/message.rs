@@ -58,6 +58,7 @@ fn compose(session: &Session, identity: &Identity, event: &Event) -> Result<(Roo
         &session.app.mention,
     )?;
     require_joined(session, &room)?;
+    require_order(session, &room, event)?;
     Ok((room, draft))
 }
 
@@ -71,7 +72,10 @@ async fn store(session: &Arc<Session>, socket: &Socket, run: Option<(RoomId, Vec
                 stored += u32::from(!receipt.dup);
                 reply.stored(&session.app, socket, &receipt).await;
             }
-            Err(error) => fail(session, socket, reply, &error).await,
+            Err(error) => {
+                note_doubt(session, &room, &error);
+                fail(session, socket, reply, &error).await;
+            }
         }
     }
     if stored > 0 {
@@ -86,8 +90,7 @@ pub async fn edit(session: &Arc<Session>, socket: &Socket, event: &Event) -> Res
     let payload = event.payload()?;
     let room = payload.room("roomID")?;
     let draft = compose_edit(&payload, &identity, &room, session.app.chat.max_text())?;
-    require_joined(session, &room)?;
-    session.app.chat.change(&identity, &room, draft).await
+    change(session, event, &identity, &room, draft).await
 }
 
 /// `deleteMessage`.
@@ -97,8 +100,37 @@ pub async fn delete(session: &Arc<Session>, socket: &Socket, event: &Event) -> R
     let payload = event.payload()?;
     let room = payload.room("roomID")?;
     let draft = compose_delete(&payload, &identity, &room)?;
-    require_joined(session, &room)?;
-    session.app.chat.change(&identity, &room, draft).await
+    change(session, event, &identity, &room, draft).await
+}
+
+async fn change(
+    session: &Session,
+    event: &Event,
+    identity: &Identity,
+    room: &RoomId,
+    draft: Draft,
+) -> Result<Receipt, ChatError> {
+    require_joined(session, room)?;
+    require_order(session, room, event)?;
+    let changed = session.app.chat.change(identity, room, draft).await;
+    if let Err(error) = &changed {
+        note_doubt(session, room, error);
+    }
+    changed
+}
+
+/// What waited behind something of which nobody knows whether it was stored is not sent: it might come before it.
+fn require_order(session: &Session, room: &RoomId, event: &Event) -> Result<(), ChatError> {
+    if session.inbox.is_in_doubt(room, event.number) {
+        return Err(ChatError::Uncertain);
+    }
+    Ok(())
+}
+
+fn note_doubt(session: &Session, room: &RoomId, error: &ChatError) {
+    if *error == ChatError::Uncertain {
+        session.inbox.note_doubt(room);
+    }
 }
 
 /// Who has joined was checked then, and is evicted when the room list says so later.

@@ -43,7 +43,7 @@ async fn ban(redis: &Redis, scope: &Scope, length: Duration) {
 
 async fn cut_soon(client: &Client, since: Instant) {
     let notice = client.expect_within("security:notice", SOON).await.unwrap();
-    assert_eq!(notice[0]["code"], "test");
+    assert_eq!(notice[0]["code"], "banned", "an operator's words are for operators");
     assert!(notice[0]["blockedForMs"].as_u64().unwrap() > 0, "{notice:?}");
     within("the transport is closed", client.closed()).await;
     assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
