@@ -65,7 +65,7 @@ struct AddArgs {
     /// For how long: 30m, 2h, 7d, forever
     #[arg(long = "for", value_name = "LENGTH", default_value = "24h")]
     length: String,
-    /// Why; clients see it
+    /// Why, for operators: clients only learn that they were banned
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
