@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit modes e2e chaos chaos-short ts backend python browser release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short ts backend python browser release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -44,6 +44,10 @@ ifeq ($(NEXTEST),yes)
 else
 	$(CARGO) test --workspace --no-fail-fast
 endif
+
+# The same targets run for a second each among the unit tests. One input again: BOLERO_RANDOM_SEED= with the seed it failed with.
+fuzz: packages ## the fuzz targets for longer; SECONDS= each
+	BOLERO_RANDOM_TEST_TIME_MS=$(or $(SECONDS),60)000 $(CARGO) test --lib fuzz:: -- --nocapture
 
 modes: packages $(VENV)/.installed ## every integration test on Sentinel, Cluster, TLS and Valkey
 	TEST_VALKEY_SERVER=$(VALKEY) tests/it/modes.sh sentinel cluster tls valkey

@@ -39,6 +39,8 @@ pub mod chat;
 pub mod cli;
 pub mod config;
 pub mod demo;
+#[cfg(test)]
+mod fuzz;
 pub mod guard;
 pub mod lifecycle;
 pub mod model;

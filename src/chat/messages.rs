@@ -209,6 +209,9 @@ fn read_posted(posted: Posted) -> Result<Receipt, ChatError> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use serde_json::value::RawValue;
 

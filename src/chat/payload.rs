@@ -207,17 +207,35 @@ fn bad(message: impl Into<String>) -> ChatError {
     ChatError::BadPayload(message.into())
 }
 
-/// Refuses JSON that other parsers on the way (services, clients) may refuse: deep nesting and broken surrogates.
+/// Refuses JSON that other parsers on the way (services, clients) may refuse: deep nesting, broken surrogates and numbers
+/// that no double holds.
 fn check_passable(text: &str) -> Result<(), ChatError> {
     let openings = text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
     if openings > MAX_DEPTH && depth(text) > MAX_DEPTH {
         return Err(bad(format!("nested deeper than {MAX_DEPTH} levels")));
     }
-    // Only escapes can write half a surrogate pair; a full parse finds it.
-    if text.contains("\\u") && serde_json::from_str::<serde_json::Value>(text).is_err() {
-        return Err(bad("broken \\u escape"));
+    // Only escapes can write half a surrogate pair, and only long or exponential numbers are too large; a full parse finds
+    // both.
+    if (text.contains("\\u") || may_overflow(text)) && serde_json::from_str::<serde_json::Value>(text).is_err() {
+        return Err(bad("broken \\u escape, or a number out of range"));
     }
     Ok(())
+}
+
+/// Whether something in the text looks like a number with an exponent, or has more digits than a double's range (309).
+fn may_overflow(text: &str) -> bool {
+    let mut digits = 0;
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' => digits += 1,
+            b'e' | b'E' if digits > 0 => return true,
+            _ => digits = 0,
+        }
+        if digits > 300 {
+            return true;
+        }
+    }
+    false
 }
 
 /// The depth of syntactically valid JSON.
@@ -320,6 +338,9 @@ impl<'de> Deserialize<'de> for Payload<'de> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -341,6 +362,9 @@ mod tests {
         assert!(matches!(Payload::parse(&raw(&deep)), Err(ChatError::BadPayload(_))));
         assert!(Payload::parse(&raw(r#"{"a":"\ud800"}"#)).is_err());
         assert!(Payload::parse(&raw(r#"{"a":"\ud83d\ude00"}"#)).is_ok());
+        assert!(Payload::parse(&raw(r#"{"a":1.5e400}"#)).is_err());
+        assert!(Payload::parse(&raw(&format!("{{\"a\":{}}}", "9".repeat(400)))).is_err());
+        assert!(Payload::parse(&raw(r#"{"a":1e30,"b":"1e400"}"#)).is_ok());
         assert!(Payload::parse(&raw("[1]")).is_err());
         let wide = format!(
             "{{{}}}",

@@ -77,6 +77,9 @@ pub fn is_private(ip: IpAddr) -> bool {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

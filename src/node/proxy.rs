@@ -148,4 +148,6 @@ fn parse_2(bytes: &[u8]) -> Parsed {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

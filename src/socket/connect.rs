@@ -298,3 +298,6 @@ impl DisconnectHandler<Adapter, Self> for Outlet {
         defer(socket);
     }
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -1,5 +1,7 @@
 //! From a packet to its use case: which event it is, what it carries, and who handles it.
 
+#[cfg(test)]
+mod fuzz;
 pub mod lifecycle;
 mod message;
 mod room;

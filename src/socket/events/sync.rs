@@ -108,7 +108,7 @@ async fn authorise(
     (allowed, refused)
 }
 
-fn requests(payload: &Payload<'_>) -> Result<Vec<SyncRequest>, ChatError> {
+pub(super) fn requests(payload: &Payload<'_>) -> Result<Vec<SyncRequest>, ChatError> {
     let bad = || ChatError::BadPayload("`rooms` must be a list of objects".into());
     let raw = payload.raw("rooms").ok_or_else(bad)?;
     let rooms: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| bad())?;
