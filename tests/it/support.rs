@@ -38,14 +38,14 @@ impl World {
 
     /// As [`Self::start`], with settings over the defaults.
     pub async fn with(nodes: usize, settings: &[(&'static str, &str)]) -> Self {
-        if let Ok(filter) = std::env::var("TEST_LOG") {
-            let _second = roomcast::telemetry::logging::init_with(&filter, roomcast::config::LogFormat::Text);
-        }
         Self::on(TestRedis::start().await, nodes, settings).await
     }
 
     /// As [`Self::with`], on a Redis that is there.
     pub async fn on(redis: TestRedis, nodes: usize, settings: &[(&'static str, &str)]) -> Self {
+        if let Ok(filter) = std::env::var("TEST_LOG") {
+            let _second = roomcast::telemetry::logging::init_with(&filter, roomcast::config::LogFormat::Text);
+        }
         let services = Services::start().await;
         let mut world = Self {
             redis,
