@@ -15,6 +15,7 @@ fn caller() -> Identity {
         username: "User0".to_owned(),
         session: None,
         expires_at: None,
+        issued_at: None,
     }
 }
 

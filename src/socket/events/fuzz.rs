@@ -11,7 +11,7 @@ fn packet(text: String) -> Value {
 }
 
 fn event(packet: Value) -> Event {
-    Event::new(Incoming { packet, ack_id: None })
+    Event::new(Incoming { packet, ack_id: None }, 0)
 }
 
 #[test]
