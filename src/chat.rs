@@ -6,6 +6,7 @@ pub mod fold;
 mod history;
 mod messages;
 pub mod payload;
+mod replies;
 mod rooms;
 mod succession;
 mod sync;

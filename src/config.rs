@@ -212,6 +212,32 @@ settings! {
     demo_nodes: List<Url> = "" => "ROOMCAST_DEMO_NODES";
     /// The beginning of a text that asks for a reply of the model.
     gpt_mention: String = "@gpt" => "GPT_MENTION";
+    /// Questions that one worker answers at once.
+    gpt_parallel: usize = "32" => "GPT_PARALLEL";
+    /// How long a question may take from being asked to its end.
+    gpt_deadline: Millis = "180s" => "GPT_DEADLINE";
+    /// Base addresses (list, the preferred one first) of OpenAI-compatible endpoints, up to and without
+    /// `/chat/completions`; unset: there are no replies.
+    gpt_base_url: List<Url> = "" => "GPT_BASE_URL";
+    /// Key of the endpoints: one for all, or a list in the order of `GPT_BASE_URL` (an empty item: no key).
+    gpt_api_key: Option<Secret> => "GPT_API_KEY";
+    /// Name of the model: one for all endpoints, or a list in the order of `GPT_BASE_URL`.
+    gpt_model: List<String> = "gpt-4o-mini" => "GPT_MODEL";
+    /// Temperature of the model, 0 to 2; unset: the endpoint's own.
+    gpt_temperature: Option<f32> => "GPT_TEMPERATURE";
+    /// What the model is told before the room's messages.
+    gpt_system_prompt: String = "You are a member of a group chat. Answer the last message, in its language, briefly \
+        and in plain text." => "GPT_SYSTEM_PROMPT";
+    /// Tokens a prompt may have: system prompt, the room's newest messages and the question.
+    gpt_context_tokens: u32 = "8000" => "GPT_CONTEXT_TOKENS";
+    /// Tokens a reply may have.
+    gpt_max_tokens: u32 = "1024" => "GPT_MAX_TOKENS";
+    /// Bytes a reply may have, whatever the endpoint thinks of `GPT_MAX_TOKENS`.
+    gpt_max_reply_bytes: usize = "65536" => "GPT_MAX_REPLY_BYTES";
+    /// How long an endpoint may take to send a first token.
+    gpt_first_token_timeout: Millis = "20s" => "GPT_FIRST_TOKEN_TIMEOUT";
+    /// How long a reply may pause between two tokens.
+    gpt_idle_timeout: Millis = "15s" => "GPT_IDLE_TIMEOUT";
     /// Log filter, in the syntax of tracing's `EnvFilter`.
     log: String = "info" => "ROOMCAST_LOG";
     /// Log format: `text` or `json`.
@@ -258,6 +284,30 @@ impl Config {
             ));
         }
         RedisConfig::from(self).validate()?;
+        if self.gpt_temperature.is_some_and(|value| !(0.0..=2.0).contains(&value)) {
+            return Err(ConfigError::new(
+                "GPT_TEMPERATURE",
+                "is out of range",
+                "use a number from 0 to 2, or leave it to the endpoint",
+            ));
+        }
+        for (name, is_zero) in [
+            ("GPT_PARALLEL", self.gpt_parallel == 0),
+            ("GPT_DEADLINE", self.gpt_deadline.is_zero()),
+            ("GPT_CONTEXT_TOKENS", self.gpt_context_tokens == 0),
+            ("GPT_MAX_TOKENS", self.gpt_max_tokens == 0),
+            ("GPT_MAX_REPLY_BYTES", self.gpt_max_reply_bytes == 0),
+            ("GPT_FIRST_TOKEN_TIMEOUT", self.gpt_first_token_timeout.is_zero()),
+            ("GPT_IDLE_TIMEOUT", self.gpt_idle_timeout.is_zero()),
+        ] {
+            if is_zero {
+                return Err(ConfigError::new(
+                    name,
+                    "must not be zero: no reply would ever come",
+                    "leave it unset for the default",
+                ));
+            }
+        }
         if self.max_text + 4096 > self.max_payload {
             return Err(ConfigError::new(
                 "ROOMCAST_MAX_TEXT",
@@ -323,6 +373,9 @@ mod tests {
             ("ROOMCAST_DURABILITY_REPLICAS", "0"),
             ("REDIS_TIMEOUT", "0s"),
             ("AUTH_VERIFY_EVERY", "0s"),
+            ("GPT_TEMPERATURE", "NaN"),
+            ("GPT_MAX_TOKENS", "0"),
+            ("GPT_IDLE_TIMEOUT", "0"),
         ] {
             let error = read(&[(name, value)]).unwrap_err();
             assert!(error.contains(name), "{error}");

@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use crate::backend::{Backend, BackendConfig};
 use crate::cli::CliError;
 use crate::config::{Config, ConfigError, LogFormat, Source};
+use crate::gpt::scripted::ScriptedModel;
 use crate::lifecycle::Signals;
 use crate::node::Node;
 use crate::telemetry::logging;
@@ -19,6 +20,9 @@ use crate::worker::Worker;
 
 /// How long the parts may take to be there.
 const START_MAX: Duration = Duration::from_secs(20);
+
+/// The scripted model's pause before each word: slow enough to watch.
+const MODEL_PACE: Duration = Duration::from_millis(150);
 
 /// Rooms for everybody: who comes under any name finds company.
 const WELCOME_ROOMS: [&str; 2] = ["lounge", "kitchen"];
@@ -29,7 +33,7 @@ pub struct DemoArgs {
     /// How many nodes
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: u16,
-    /// Nodes on this port and the next ones, the backend on +10, operations on +20
+    /// Nodes on this port and the next ones, the backend on +10, operations on +20, a scripted model on +30
     #[arg(long, default_value_t = 8080)]
     port_base: u16,
     /// The address everything listens on
@@ -93,6 +97,10 @@ async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
     .map_err(|error| CliError::Internal(format!("backend: {error}")))?;
     let backend = tokio::spawn(backend.serve(listener, std::future::pending()));
 
+    let model_address = address(30)?;
+    let listener = bind(model_address).await?;
+    let model = tokio::spawn(async move { axum::serve(listener, ScriptedModel::new(MODEL_PACE).router()).await });
+
     let base = format!("http://{backend_address}");
     let nodes = (0..args.nodes)
         .map(|number| Ok(format!("http://{}", address(number)?)))
@@ -112,6 +120,7 @@ async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
             ("ROOMCAST_LISTEN", listen.to_string()),
             ("ROOMCAST_OPS_LISTEN", ops.to_string()),
             ("ROOMCAST_DRAIN_SPREAD", "0s".to_owned()),
+            ("GPT_BASE_URL", format!("http://{model_address}/v1")),
         ]);
         Config::read(&source)
     };
@@ -130,6 +139,7 @@ async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
     // Ends only when a part does; a signal drops all of this.
     tokio::select! {
         status = redis.wait() => Err(CliError::Unavailable(format!("redis-server ended: {status:?}"))),
+        ended = model => Err(CliError::Internal(format!("the scripted model ended: {ended:?}"))),
         ended = backend => Err(CliError::Internal(format!("the backend ended: {ended:?}"))),
         reason = nodes[0].failure() => Err(CliError::Internal(reason)),
     }
@@ -154,6 +164,9 @@ fn print_welcome(args: &DemoArgs, nodes: &[Node], worker: &Worker, backend: Sock
         worker.ops_address
     );
     println!("  backend   http://{backend}    POST /login {{\"username\":\"user0\"}}");
+    println!(
+        "  model     scripted, repeats what begins with @gpt; `src/gpt/scripted.rs` tells what else it understands"
+    );
     println!("  Redis     {redis_url}");
     println!(
         "\n{} users (user0..), {} rooms (room-0..); user i is in room-(i mod {}), and whoever logs in, under any name, in {}.",

@@ -14,18 +14,21 @@
 //! the next one is handed to the members by `socket::deliver`, a hole is filled from the log first. Whoever is late, a
 //! socket that joins or lags, or a whole room after a reconnect, is brought up from the log by the same means.
 //!
-//! Behind the chat a [`worker`] saves the archive streams to the message service, at least once.
+//! Behind the chat a [`worker`] saves the archive streams to the message service, at least once, and answers questions to a
+//! model: [`gpt`] takes them from the outboxes that the script fills, tells the room the reply as it is written, and posts it
+//! like any message.
 //!
 //! # Layers
 //!
-//! `main → node | worker | backend | demo → {socket, ops} → {chat, auth} → {redis, upstream, guard} → model`; [`telemetry`]
+//! `main → node | worker | backend | demo → {socket, ops} → {chat, auth} → {redis, upstream, guard, gpt} → model`; [`telemetry`]
 //! and [`config`] are leaves, [`web`] is what the nodes of the demo serve besides. Nothing points up.
 //!
 //! # Invariants
 //!
 //! Held by `tests/it/architecture.rs` where a test can:
 //!
-//! * only [`redis`] says fred; only [`upstream`] calls HTTP services (and `cli::chat`, which is a client); only [`config`] reads the environment;
+//! * only [`redis`] says fred; only [`upstream`] and [`gpt::provider`] call HTTP services (and `cli::chat`, which is a client);
+//!   only [`config`] reads the environment;
 //! * [`chat`] knows neither sockets nor HTTP servers; only `socket::reply` acks, only `socket::deliver` emits;
 //! * no process-wide mutable state but the tracing subscriber and the crypto provider: several nodes run in one process;
 //! * every queue, map and retry is bounded, and says why by that number;
@@ -41,6 +44,7 @@ pub mod config;
 pub mod demo;
 #[cfg(test)]
 mod fuzz;
+pub mod gpt;
 pub mod guard;
 pub mod lifecycle;
 pub mod model;

@@ -18,6 +18,7 @@ mod limits;
 mod log;
 mod membership;
 mod primaries;
+mod questions;
 mod revocations;
 mod script;
 mod sentinel;
@@ -34,8 +35,11 @@ pub use error::RedisError;
 pub use inspect::ScopeState;
 pub use keys::Keys;
 pub use limits::{Admission, AdmitLimits, Counted, LEASE_RENEW, Sanction};
-pub use log::{After, Authority, Draft, LogKeep, LogPage, PageLimit, PostLimits, Posted, Receipt, Take};
+pub use log::{
+    After, Authority, Draft, LogKeep, LogPage, PageLimit, PostLimits, Posted, REPLY_SUFFIX, Receipt, Take, reply_id,
+};
 pub use membership::{NODE_TTL, OwnedSocket, USER_ROOMS_TTL};
+pub use questions::{Claim, Ended, Enqueued, Part, Question, Running};
 
 /// A duration as scripts and expiries take it.
 fn ms(duration: std::time::Duration) -> i64 {

@@ -30,6 +30,7 @@ pub use health::ServiceHealth;
 pub use messages::{MessageQuery, RoomMessages};
 pub use rooms::{Participant, RoomInfo};
 pub use tokens::{TokenPair, VerifiedUser};
+pub(crate) use transport::describe;
 
 /// The REST services of one node or worker; share it in an `Arc`.
 pub struct Upstream {

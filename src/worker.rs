@@ -8,10 +8,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::archive::Archiver;
+use crate::chat::fold::fold;
 use crate::config::Config;
+use crate::gpt::{Answerer, Fold, Model, Queue};
 use crate::node::{NodeError, listen, log_end};
 use crate::ops::{self, Admin, Health};
-use crate::redis::Redis;
+use crate::redis::{PostLimits, Redis};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
@@ -51,6 +53,18 @@ impl Worker {
             stop.clone()
                 .run_until_cancelled_owned(async move { archiver.run().await }),
         );
+        let limits = PostLimits {
+            log_max_len: config.log_max_len,
+            archive_max_bytes: config.archive_max_bytes,
+        };
+        let folded: Fold = |events| {
+            let messages = fold(Vec::new(), events).messages;
+            messages.into_iter().map(|message| message.json).collect()
+        };
+        let answerer = Answerer::new(redis.clone(), Model::new(&config)?, folded, limits, metrics.clone())
+            .map_err(|error| NodeError::Start(error.to_string()))?;
+        let queue = Queue::new(redis.clone(), answerer, config.gpt_parallel, *config.gpt_deadline);
+        tracker.spawn(queue.run(stop.clone()));
         let watched = redis.clone();
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
             loop {

@@ -127,6 +127,8 @@ fn compose(
         cid,
         hash,
         trace: String::new(),
+        asks: gpt,
+        answers: None,
     })
 }
 

@@ -58,6 +58,7 @@ from_str_setting! {
     u16: "use a whole number up to 65535";
     u32: "use a whole number";
     usize: "use a whole number";
+    f32: "use a number such as 0.7";
     bool: "use true or false";
 }
 
@@ -127,7 +128,9 @@ impl Setting for Url {
             return Err(hint());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("credentials do not belong into an address: use UPSTREAM_TOKEN".into());
+            return Err(
+                "credentials do not belong into an address: use UPSTREAM_TOKEN, or GPT_API_KEY for the model".into(),
+            );
         }
         Ok(Self(text.trim().trim_end_matches('/').to_owned()))
     }

@@ -31,6 +31,8 @@ pub enum BusItem {
     Event(RoomId, RoomEvent),
     /// A roomUpdate payload for those who belong to the room: best effort, without a place in the log.
     Update(RoomId, String),
+    /// Name and payload of an event about a reply that is being written: best effort, without a place in the log.
+    Reply(RoomId, String, String),
     /// Messages may be missing in every room: after a reconnect or an overflow.
     Gap,
 }

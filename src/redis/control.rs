@@ -39,6 +39,13 @@ pub enum Act {
         /// Why, for the client and the log.
         code: String,
     },
+    /// Whoever answers this question ends it as far as it has come.
+    CancelReply {
+        /// The room.
+        room: RoomId,
+        /// The question.
+        question: String,
+    },
     /// A user is no longer in a room: their sockets leave it.
     Evict {
         /// The user.

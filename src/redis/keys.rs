@@ -102,6 +102,21 @@ impl Keys {
         format!("rc:{{p{partition}}}:archive:dead")
     }
 
+    /// Stream of questions to the model that are not queued yet.
+    pub fn gpt_outbox(self, partition: u16) -> String {
+        format!("rc:{{p{partition}}}:gpt:outbox")
+    }
+
+    /// Set by what ends a question: its reply, an error or a cancellation, whichever is first.
+    pub fn gpt_end(self, room: &RoomId, question: &str) -> String {
+        format!("rc:{{p{}}}:gpt:end:{room}:{question}", self.partition(room.as_str()))
+    }
+
+    /// Replies of the room that are being written, as far as they have come.
+    pub fn gpt_parts(self, room: &RoomId) -> String {
+        self.room_key(room, "gpt")
+    }
+
     /// Lease of the worker that archives the partition.
     pub fn archive_lease(self, partition: u16) -> String {
         format!("rc:{{p{partition}}}:archive:lease")
@@ -190,6 +205,32 @@ pub fn rate(scope: &Scope, name: &str) -> String {
 /// Mark of a revoked session or user.
 pub fn revoked(scope: &Scope) -> String {
     format!("rc:revoked:{scope}")
+}
+
+/// Stream of questions that a worker may take; autoscaling reads its lag.
+pub const GPT_READY: &str = "rc:{gpt}:ready";
+/// Questions by the time at which they are given up, Unix ms.
+pub const GPT_OPEN: &str = "rc:{gpt}:open";
+/// Questions that wait for another attempt, by when, Unix ms.
+pub const GPT_DELAYED: &str = "rc:{gpt}:delayed";
+/// Stream of questions that were given up for a reason an operator should see.
+pub const GPT_DEAD: &str = "rc:{gpt}:dead";
+/// Set while all workers hold back, because a provider said so.
+pub const GPT_BRAKE: &str = "rc:{gpt}:brake";
+
+/// A question's state.
+pub fn gpt_job(job: &str) -> String {
+    format!("rc:{{gpt}}:job:{job}")
+}
+
+/// Questions of a room in order; the first is the one that may be answered.
+pub fn gpt_room(room: &RoomId) -> String {
+    format!("rc:{{gpt}}:room:{room}")
+}
+
+/// Questions of a user that their rooms would let go on; the first is the one that may be answered.
+pub fn gpt_user(user: &UserId) -> String {
+    format!("rc:{{gpt}}:user:{user}")
 }
 
 /// Liveness of a node; expires when the node does not renew it.

@@ -45,6 +45,10 @@ pub struct Draft {
     pub hash: u64,
     /// W3C trace context, or empty.
     pub trace: String,
+    /// Whether it asks the model.
+    pub asks: bool,
+    /// The question that it answers: it is stored only if nothing else has ended that one.
+    pub answers: Option<String>,
 }
 
 /// Where a stored event is.
@@ -172,8 +176,9 @@ impl Redis {
             keys.active(partition),
             keys.live(room),
             keys.archive_bytes(partition),
+            keys.gpt_outbox(partition),
         ];
-        let mut args: Vec<Value> = Vec::with_capacity(6 + drafts.len() * 8);
+        let mut args: Vec<Value> = Vec::with_capacity(6 + drafts.len() * 10);
         args.push(room.as_str().into());
         args.push(i64::from(limits.log_max_len).into());
         args.push(integer(limits.archive_max_bytes));
@@ -194,16 +199,23 @@ impl Redis {
                 }
                 .into(),
             );
-            match &draft.cid {
-                Some(cid) => {
+            let once = match (&draft.answers, &draft.cid) {
+                (Some(question), _) => Some(keys.gpt_end(room, question)),
+                (None, Some(cid)) => Some(keys.idempotency(room, &draft.user, cid)),
+                (None, None) => None,
+            };
+            match once {
+                Some(key) => {
                     cids += 1;
-                    key_names.push(keys.idempotency(room, &draft.user, cid));
+                    key_names.push(key);
                     args.push(integer(cids));
                 }
                 None => args.push(0.into()),
             }
             args.push(format!("{:016x}", draft.hash).into());
             args.push(draft.trace.as_str().into());
+            args.push(if draft.asks { "1" } else { "" }.into());
+            args.push(draft.answers.as_deref().map_or_else(String::new, reply_id).into());
         }
         let (mut answer, client): (Vec<Value>, _) = self
             .call_for(room, Purpose::Post, &self.scripts.post, key_names, args)
@@ -303,6 +315,14 @@ pub struct PostLimits {
     pub log_max_len: u32,
     /// Bytes of one partition waiting for the archive.
     pub archive_max_bytes: usize,
+}
+
+/// What the id of a reply has behind that of its question.
+pub const REPLY_SUFFIX: &str = "-r";
+
+/// The id of the reply to a question.
+pub fn reply_id(question: &str) -> String {
+    format!("{question}{REPLY_SUFFIX}")
 }
 
 fn millis(duration: Duration) -> Value {

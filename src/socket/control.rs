@@ -74,6 +74,8 @@ fn carry_out(app: &App, act: &Act) {
                 cut(session, socket, code, None);
             }
         }
+        // Workers do.
+        Act::CancelReply { .. } => {}
         Act::Evict { user, room } => {
             app.chat.forget_checks(room);
             for live in live.iter().filter(|live| live.session.identity().user == *user) {

@@ -2,6 +2,7 @@
 
 mod late;
 mod positions;
+mod reply;
 mod update;
 
 use std::collections::HashMap;
@@ -230,6 +231,7 @@ impl Deliver {
             match item {
                 BusItem::Event(room, event) => self.deliver(&chat, &room, &event),
                 BusItem::Update(room, json) => self.update(&room, json),
+                BusItem::Reply(room, name, json) => self.tell_reply(&room, &name, json),
                 // Every shard hears of a gap; one of them acts for all rooms.
                 BusItem::Gap if first => {
                     self.tracker.spawn(self.clone().refill_all(chat.clone()));

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod fuzz;
+mod gpt;
 pub mod lifecycle;
 mod message;
 mod room;
@@ -54,7 +55,7 @@ pub fn weight(packet: &Value) -> Weight {
 }
 
 /// The events of the contract, by name.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "message",
     "join",
     "leave",
@@ -64,6 +65,7 @@ const NAMES: [&str; 9] = [
     "deleteMessage",
     "deleteroom",
     "refreshToken",
+    "gpt:cancel",
 ];
 
 /// An event with its payload and the answer it still needs.
@@ -174,6 +176,7 @@ async fn handle_event(session: &Arc<Session>, socket: &Socket, event: Event) {
         "deleteMessage" => message::delete(session, socket, &event).await.map(Answer::Stored),
         "syncRooms" => sync::sync_rooms(session, socket, &event).await.map(Answer::Done),
         "loadMoreMessages_for_room" => sync::load_more(session, &event).await.map(Answer::Messages),
+        "gpt:cancel" => gpt::cancel(session, &event).await.map(Answer::Done),
         "refreshToken" => token::refresh(session, socket).await.map(Answer::Done),
         // Unknown events are ignored, as Socket.IO servers do; they are counted.
         _ => {

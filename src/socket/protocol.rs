@@ -98,6 +98,24 @@ pub struct PreviousInfo<'a> {
     pub recovered: bool,
     /// Whether there is more.
     pub more: bool,
+    /// Replies that are being written, as far as they have come.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpt: Vec<PartOfReply>,
+}
+
+/// A reply that is being written: further pieces of the same `gen` follow `idx`.
+#[derive(Debug, Serialize)]
+pub struct PartOfReply {
+    /// The reply.
+    pub id: String,
+    /// Who writes it; a later one begins anew.
+    #[serde(rename = "gen")]
+    pub generation: u64,
+    /// The newest piece in `text`; -1 = none.
+    #[serde(rename = "idx")]
+    pub index: i64,
+    /// The text so far.
+    pub text: String,
 }
 
 /// One room in the answer to `syncRooms`.

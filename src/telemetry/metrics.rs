@@ -113,6 +113,10 @@ metrics! {
     refusals_total: Labelled<1> = labelled("roomcast_refusals_total", ["reason"], &[["blocked"], ["unavailable"], ["handshakes"], ["events"]]);
     /// Connections cut by reason.
     cuts_total: Labelled<1> = labelled("roomcast_cuts_total", ["reason"], &[]);
+    /// Questions to the model that have ended, by result.
+    gpt_replies_total: Labelled<1> = labelled("roomcast_gpt_replies_total", ["result"], &[["ok"], ["partial"]]);
+    /// Tokens of the model by kind.
+    gpt_tokens_total: Labelled<1> = labelled("roomcast_gpt_tokens_total", ["kind"], &[["prompt"], ["completion"]]);
     /// Events that wait to be archived.
     archive_backlog: IntGauge = gauge("roomcast_archive_backlog_events");
     /// Age of the oldest event that waits to be archived.

@@ -134,7 +134,7 @@ pub(super) fn parse<T: DeserializeOwned>(body: Vec<u8>) -> Result<T, String> {
 }
 
 /// A fixed text for a failure of the transport: reqwest's own names the address, with ids in it.
-fn describe(error: &reqwest::Error) -> &'static str {
+pub(crate) fn describe(error: &reqwest::Error) -> &'static str {
     if error.is_timeout() {
         return "timed out";
     }

@@ -42,9 +42,12 @@ fn only_redis_says_fred() {
 }
 
 #[test]
-fn only_upstream_and_the_terminal_chat_call_http_services() {
+fn only_upstream_the_provider_and_the_terminal_chat_call_http_services() {
     assert_eq!(
-        offenders(&["reqwest::Client", "reqwest::get"], &["upstream", "cli/chat"]),
+        offenders(
+            &["reqwest::Client", "reqwest::get"],
+            &["upstream", "gpt/provider", "cli/chat"]
+        ),
         Vec::<String>::new()
     );
 }
@@ -63,6 +66,7 @@ fn use_cases_know_neither_sockets_nor_http_servers() {
         "cli",
         "config",
         "demo",
+        "gpt/scripted",
         "guard",
         "lib",
         "lifecycle",

@@ -9,6 +9,7 @@ mod delivery;
 mod durability;
 mod expiry;
 mod floor;
+mod gpt;
 mod guard;
 mod handshake;
 mod membership;

@@ -39,9 +39,13 @@ async fn dispatch(tasks: &Tasks, message: Message) {
     let Ok(room) = RoomId::new(room) else { return };
     let Some(payload) = message.value.as_str() else { return };
     let shard = tasks.shard(room.as_str());
-    let item = match payload.strip_prefix("! ") {
-        Some(update) => BusItem::Update(room, update.to_owned()),
-        None => match read_live(&payload) {
+    let item = match payload.split_at_checked(2) {
+        Some(("! ", update)) => BusItem::Update(room, update.to_owned()),
+        Some(("~ ", told)) => match told.split_once(' ') {
+            Some((name, json)) => BusItem::Reply(room, name.to_owned(), json.to_owned()),
+            None => return,
+        },
+        _ => match read_live(&payload) {
             Some(event) => {
                 tasks.metrics.received.inc();
                 BusItem::Event(room, event)

@@ -1,11 +1,12 @@
 -- post: puts events into a room's log, in order, and tells every node that has the room joined.
 --
 -- KEYS  1 log  2 meta  3 gone (ids of deleted messages)  4 archive of the partition  5 active rooms of the partition
---       6 live channel  7 size of the archive, bytes  8.. idempotency keys
+--       6 live channel  7 size of the archive, bytes  8 outbox of questions to the model  9.. idempotency keys
 -- ARGV  1 room  2 log cap, events  3 archive cap, bytes  4 idempotency TTL ms  5 PUBLISH or SPUBLISH  6 number of events
 --       then per event: 1 JSON prefix (an object without its closing brace)  2 kind  3 user  4 target id or ''
 --       5 authority: '' = the author only, 'owner' = any message, 'checked' = author checked against the archive
 --       6 index of the idempotency key from 1, or 0  7 content hash  8 trace context or ''
+--       9 '1' = asks the model  10 the message's id, or '' = its place
 -- Returns { epoch, { status, seq, ts, id } per event } with status ok, dup, conflict, room_gone, not_author,
 --       not_found, elsewhere (the target is below the log: ask the archive), backlog (the archive is full).
 --
@@ -15,13 +16,14 @@ local LOG_TTL_MS = 7 * 24 * 3600 * 1000       -- an idle log expires; the archiv
 local ACTIVE_MS = 60000                       -- how long a room counts as active
 local GONE_MAX = 20000                        -- deleted ids remembered, as many as the log holds
 local TRIM_SLACK = 256                        -- trim in steps, not on every event
+local OUTBOX_MAX = 10000                      -- questions that wait for a worker: without one for so long they are dropped
 local ENTRY_BYTES = 100                       -- what an archive entry takes beside its JSON; trim_archive counts the same
 
 local log, meta, gone, archive, active, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local archive_bytes = KEYS[7]
+local archive_bytes, outbox = KEYS[7], KEYS[8]
 local room_id, log_cap, archive_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local idem_ttl, publish, count = ARGV[4], ARGV[5], tonumber(ARGV[6])
-if #ARGV ~= 6 + count * 8 then return redis.error_reply('ERR post: wrong number of arguments') end
+if #ARGV ~= 6 + count * 10 then return redis.error_reply('ERR post: wrong number of arguments') end
 
 -- wrong key types fail here, before anything is written
 redis.call('ZSCORE', active, room_id)
@@ -33,7 +35,8 @@ if waiting == 0 and backlog ~= 0 then
   redis.call('DEL', archive_bytes)
   backlog = 0
 end
-for n = 8, #KEYS do redis.call('STRLEN', KEYS[n]) end
+redis.call('XLEN', outbox)
+for n = 9, #KEYS do redis.call('STRLEN', KEYS[n]) end
 local room = open_room(log, meta)
 
 local function authorise(target, user, authority)
@@ -58,10 +61,11 @@ end
 local results = { room.epoch }
 local posted = false
 for n = 1, count do
-  local base = 6 + (n - 1) * 8
+  local base = 6 + (n - 1) * 10
   local prefix, kind, user, target = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
   local authority, idem, hash, trace = ARGV[base + 5], tonumber(ARGV[base + 6]), ARGV[base + 7], ARGV[base + 8]
-  local idem_key = idem > 0 and KEYS[7 + idem] or nil
+  local asks, own_id = ARGV[base + 9] == '1', ARGV[base + 10]
+  local idem_key = idem > 0 and KEYS[8 + idem] or nil
   local status = 'ok'
   local known = idem_key and redis.call('GET', idem_key)
   if known then
@@ -82,7 +86,7 @@ for n = 1, count do
       room.ts = math.max(room.now, room.ts + 1)
       local seq, ts = string.format('%d', room.seq), string.format('%d', room.ts)
       local position = ts .. '-' .. seq
-      local id = target ~= '' and target or position
+      local id = target ~= '' and target or own_id ~= '' and own_id or position
       local json = prefix .. ',"id":"' .. id .. '","timestamp":' .. ts .. ',"ts":' .. ts .. ',"seq":' .. seq
         .. ',"epoch":"' .. room.epoch .. '"' .. (target ~= '' and (',"rev":' .. seq) or '') .. '}'
       redis.call('XADD', log, position, 'k', kind, 'u', user, 'p', room.epoch, 't', trace, 'e', json)
@@ -94,6 +98,9 @@ for n = 1, count do
       end
       redis.call('XADD', archive, '*', 'r', room_id, 's', seq, 'e', json)
       backlog = redis.call('INCRBY', archive_bytes, #json + ENTRY_BYTES)
+      if asks then
+        redis.call('XADD', outbox, 'MAXLEN', '~', OUTBOX_MAX, '*', 'r', room_id, 'i', id, 'u', user, 't', trace)
+      end
       if kind == 'delete' then
         redis.call('ZADD', gone, ts, target)
         redis.call('ZREMRANGEBYRANK', gone, 0, -GONE_MAX - 1)

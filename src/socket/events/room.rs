@@ -8,7 +8,7 @@ use crate::chat::payload::Payload;
 use crate::chat::{ChatError, Previous, Wanted};
 use crate::model::{Cursor, RoomId, UserId};
 use crate::redis::{Act, RedisError};
-use crate::socket::protocol::{PreviousInfo, RoomUpdate, event};
+use crate::socket::protocol::{PartOfReply, PreviousInfo, RoomUpdate, event};
 use crate::socket::{App, Session, Socket};
 
 /// How often, and for how long, the end of a membership is announced again: an outage of ten minutes is survived.
@@ -80,6 +80,7 @@ async fn enter(
             top_seq: top.seq,
             recovered,
             more,
+            gpt: parts_of_replies(app, room).await,
         };
         app.deliver
             .emit(socket, event::PREVIOUS_MESSAGES, &(messages.as_slice(), info))
@@ -94,6 +95,19 @@ async fn enter(
     }
     app.deliver.catch_up(&app.chat, &interest, member).await;
     Ok(())
+}
+
+/// What is being written in the room. Read after the subscription: a piece that comes meanwhile comes twice, none is missed.
+async fn parts_of_replies(app: &App, room: &RoomId) -> Vec<PartOfReply> {
+    // Best effort, as the pieces are.
+    let parts = app.redis.parts(room).await.unwrap_or_default();
+    let part = |(id, generation, index, text): (String, u64, Option<u64>, String)| PartOfReply {
+        id,
+        generation,
+        index: index.map_or(-1, |index| i64::try_from(index).unwrap_or(i64::MAX)),
+        text,
+    };
+    parts.into_iter().map(part).collect()
 }
 
 /// Where the client stands, and in which form it wants what follows.

@@ -47,6 +47,7 @@ pub async fn sync_rooms(session: &Arc<Session>, socket: &Socket, event: &Event) 
             top_seq: room.top,
             recovered: room.recovered && code.is_none(),
             more: room.more,
+            gpt: Vec::new(),
         });
     }
     answer.extend(refused.iter().map(|(room, error)| SyncedMessages {

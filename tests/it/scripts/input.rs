@@ -37,6 +37,8 @@ impl Run<'_> {
             } else {
                 String::new()
             },
+            asks: false,
+            answers: None,
         }
     }
 

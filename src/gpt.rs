@@ -1,0 +1,12 @@
+//! Replies of a language model: the queue of questions, their answers, and the way to the model.
+
+mod answer;
+pub mod provider;
+mod queue;
+pub mod scripted;
+pub mod window;
+mod words;
+
+pub use answer::{Answerer, Fold, Model};
+pub use queue::Queue;
+pub use words::{DELTA, ERROR, QUEUED, RESET, cancelled};
