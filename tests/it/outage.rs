@@ -72,6 +72,11 @@ async fn redis_that_comes_back_empty_is_noticed_and_chat_goes_on() {
     tokio::time::timeout(Duration::from_secs(15), client.closed())
         .await
         .expect("continuity is lost, and told");
+    // The way back may be a moment longer: who asks sentinels waits until they agree.
+    until("handshakes are let through", Duration::from_secs(10), || async {
+        world.client(0, 8).connect().await.is_ok()
+    })
+    .await;
     let client = world.connect(0, 0).await;
     join(&client, "room-0").await;
     let after = send(&client, "room-0", "after").await;
