@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short ts backend python browser release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short flood flood-short ts backend python browser release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -68,6 +68,16 @@ chaos: build ## an hour of seeded faults; SEED= MINUTES= TOPOLOGY= DURABILITY= c
 chaos-short: build ## two minutes of it, always the same faults unless SEED= says otherwise
 	$(CARGO) build -p roomcast-load --bin roomcast-chaos
 	$(TARGET)/debug/roomcast-chaos --minutes 1.5 --seed $(or $(SEED),1)
+
+# Optimised: what a flood costs is the point, and the reference is a listener that does next to nothing.
+flood: packages client ## floods a node in eight ways and measures what others notice; FLOODS= ROUNDS= change it, see docs/flood.md
+	$(CARGO) build --release --bin roomcast
+	$(CARGO) build --release -p roomcast-load --bin roomcast-flood
+	$(TARGET)/release/roomcast-flood --rounds $(or $(ROUNDS),5) $(if $(FLOODS),--only $(FLOODS))
+
+flood-short: build ## half a minute of it: two floods
+	$(CARGO) build -p roomcast-load --bin roomcast-flood
+	$(TARGET)/debug/roomcast-flood --only banned,events --rounds 1 --seconds 3
 
 browser: build ## the demo's page in a headless Chromium
 	@.ci/packages browser

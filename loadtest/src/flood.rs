@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use clap::ValueEnum as _;
+use tokio::net::TcpListener;
 use tokio::runtime;
 
 mod attack;
@@ -32,13 +33,15 @@ pub fn run(options: Options) -> Result<bool, HarnessError> {
         // One thread: it is pinned to one core.
         Some(Role::Attack(options)) => {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(attack::run(options))?;
+            let report = runtime.block_on(attack::run(options))?;
+            let report = serde_json::to_string(&report).map_err(std::io::Error::other)?;
+            println!("{report}");
             Ok(true)
         }
-        Some(Role::Listen { listen }) => {
-            runtime::Runtime::new()?.block_on(listener::serve(*listen))?;
+        Some(Role::Listen { listen }) => runtime::Runtime::new()?.block_on(async {
+            listener::serve(TcpListener::bind(listen).await?).await;
             Ok(true)
-        }
+        }),
         None => runtime::Runtime::new()?.block_on(flood_all(options)),
     }
 }

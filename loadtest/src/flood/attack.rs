@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::kind::{ADDRESSES, IDLE, Kind, SLOW};
 use super::options::AttackOptions;
-use tally::Tally;
+use tally::{Report, Tally};
 
 mod crowd;
 mod handshakes;
@@ -91,8 +91,8 @@ impl Attack {
     }
 }
 
-/// Floods until the time is over; prints what it did as a line of JSON.
-pub async fn run(options: &AttackOptions) -> io::Result<()> {
+/// Floods until the time is over; says what it did.
+pub async fn run(options: &AttackOptions) -> io::Result<Report> {
     let attack = Arc::new(Attack::new(options)?);
     let mut tasks = JoinSet::new();
     match attack.kind {
@@ -135,10 +135,45 @@ pub async fn run(options: &AttackOptions) -> io::Result<()> {
     };
     let all = async { while tasks.join_next().await.is_some() {} };
     let _ = timeout_at(end, all).await;
-    println!("{}", serde_json::to_string(&attack.tally.report())?);
-    Ok(())
+    Ok(attack.tally.report())
 }
 
 fn read_users(path: &Path) -> io::Result<Vec<User>> {
     Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+    use tokio::net::TcpListener;
+
+    use super::super::listener;
+    use super::*;
+
+    #[tokio::test]
+    async fn every_flood_is_told_403_by_the_bare_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let serving = tokio::spawn(listener::serve(listener));
+        let users = std::env::temp_dir().join(format!("roomcast-flood-users-{}.json", std::process::id()));
+        std::fs::write(&users, r#"[{"username":"user0","token":"t","room":"room-0"}]"#).unwrap();
+        for kind in Kind::value_variants() {
+            let options = AttackOptions {
+                kind: *kind,
+                target,
+                seconds: 1,
+                round: 0,
+                // Few addresses a round.
+                rounds: 255,
+                users: users.clone(),
+            };
+            let report = run(&options).await.unwrap();
+            assert!(report.forbidden > 0, "{kind}: {report:?}");
+            // A slow head gets no answer while it lasts.
+            let slow = if *kind == Kind::Slow { SLOW as u64 / 2 } else { 0 };
+            assert!(report.accepted <= slow, "{kind}: {report:?}");
+        }
+        std::fs::remove_file(users).unwrap();
+        serving.abort();
+    }
 }

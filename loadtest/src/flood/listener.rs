@@ -1,8 +1,6 @@
 //! The measure: a listener that answers every request with 403 and closes, and knows nothing else.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -19,9 +17,8 @@ const HEAD_MAX: Duration = Duration::from_secs(10);
 /// When there are no descriptors, others must end first.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until the process is ended.
-pub async fn serve(listen: SocketAddr) -> io::Result<()> {
-    let listener = TcpListener::bind(listen).await?;
+/// Serves until it is dropped.
+pub async fn serve(listener: TcpListener) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             sleep(PAUSE).await;

@@ -14,7 +14,7 @@ use super::attack::tally::Report as Attacked;
 use super::crowd::Crowd;
 use super::kind::{CROWD, Kind};
 use super::ledger::Ledger;
-use super::meter::{Phase, Window};
+use super::meter::{Phase, Wait, Window};
 use super::newcomer::Newcomers;
 use super::options::Options;
 use super::proc::{Memory, cpu_seconds, memory};
@@ -223,15 +223,17 @@ impl Scene<'_> {
         std::fs::write(&users, serde_json::to_vec(&self.users(round))?)?;
         let program = std::env::current_exe()?.display().to_string();
         let args = format!(
-            "-c {core} {program} attack --kind {kind} --target {target} --seconds {} --round {round} --rounds {} --users {}",
+            "attack --kind {kind} --target {target} --seconds {} --round {round} --rounds {} --users",
             length.as_secs(),
             options.rounds,
-            users.display()
         );
+        let mut all = vec!["-c".to_owned(), core.to_string(), program];
+        all.extend(args.split(' ').map(str::to_owned));
+        all.push(users.display().to_string());
         Ok(Process::new(Program {
             name: name.to_owned(),
             command: "taskset".into(),
-            args: args.split(' ').map(str::to_owned).collect(),
+            args: all,
             env: Vec::new(),
             dir: self.dir.to_owned(),
             log: self.dir.join(format!("{name}.log")),
@@ -278,13 +280,12 @@ impl Scene<'_> {
         let Some(window) = self.ledger.meter.all().pop() else {
             return;
         };
-        use super::meter::Wait::{Ack, Delivery};
         self.plan.say.line(&format!(
             "{}: {:<8} ack p99 {:>8.1} ms, delivery p99 {:>8.1} ms, node {:>3.0} % cpu; attacker: {} tries, {} accepted, {} refused, {} failed",
             self.plan.kind,
             format!("{phase:?}").to_lowercase(),
-            window.p99(Ack),
-            window.p99(Delivery),
+            window.p99(Wait::Ack),
+            window.p99(Wait::Delivery),
             window.node_cpu * 100.0,
             report.tries,
             report.accepted,

@@ -228,3 +228,62 @@ fn words(attacked: &Attacked) -> String {
         bytes / 1024 / 1024
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use clap::Parser as _;
+
+    use super::super::kind::Kind;
+    use super::super::meter::Meter;
+    use super::super::proc::Memory;
+    use super::*;
+    use crate::checker;
+
+    /// The innocent waited for an ack 10 ms while the listener was flooded, and this long while the node was.
+    fn outcome(kind: Kind, wait_ms: u64) -> Outcome {
+        let meter = Meter::default();
+        for (phase, ms) in [(Phase::Listener, 10), (Phase::Node, wait_ms)] {
+            meter.begin(phase, Duration::from_secs(1)).unwrap();
+            let meant = Instant::now();
+            for wait in [Wait::Ack, Wait::Delivery] {
+                meter.record(wait, meant, meant + Duration::from_millis(ms));
+            }
+        }
+        Outcome {
+            kind,
+            windows: meter.all(),
+            at_node: Attacked::default(),
+            at_listener: Attacked::default(),
+            before: Memory { rss: 1024, peak: 1024 },
+            after: Memory {
+                rss: 2048,
+                peak: 100 * 1024,
+            },
+            redis_growth: 0,
+            report: checker::Report::default(),
+            findings: Vec::new(),
+            newcomers: (0, 0),
+        }
+    }
+
+    #[test]
+    fn twice_the_wait_is_missed_and_less_is_held() {
+        let options = Options::parse_from(["roomcast-flood"]);
+        assert!(outcome(Kind::Idle, 19).complaints(&options).is_empty());
+        let missed = outcome(Kind::Idle, 21).complaints(&options);
+        assert_eq!(missed.len(), 2, "{missed:?}");
+        assert!(missed[0].contains("ack p99 is 2.1"), "{missed:?}");
+        assert!(outcome(Kind::Addresses, 21).complaints(&options).is_empty());
+    }
+
+    #[test]
+    fn memory_and_findings_are_complained_of() {
+        let options = Options::parse_from(["roomcast-flood", "--max-peak", "98", "--max-left", "0"]);
+        let mut outcome = outcome(Kind::Idle, 10);
+        outcome.findings.push("innocent-0.0 lost its connection".to_owned());
+        let missed = outcome.complaints(&options);
+        assert_eq!(missed.len(), 3, "{missed:?}");
+    }
+}
