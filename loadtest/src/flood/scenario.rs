@@ -11,7 +11,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::attack::User;
 use super::attack::tally::Report as Attacked;
-use super::crowd::Crowd;
+use super::crowd::{Crowd, RECOVER_MAX};
 use super::kind::{CROWD, Kind};
 use super::ledger::Ledger;
 use super::meter::{Phase, Wait, Window};
@@ -27,8 +27,8 @@ use crate::harness::{HarnessError, Say};
 
 /// Before a window opens: the attacker has opened what it wants to hold, and the node has met it.
 const WARM_UP: Duration = Duration::from_secs(2);
-/// Between two floodings, so that none is measured while the last one is still cleared away.
-const REST: Duration = Duration::from_secs(1);
+/// How long a listener may take to listen.
+const START_MAX: Duration = Duration::from_secs(10);
 /// What is left of the memory is looked at for so long.
 const LEFT_AFTER: Duration = Duration::from_secs(15);
 /// How long an attacker may take beyond its time: it uses up the distinct addresses, and drops what hangs.
@@ -64,6 +64,8 @@ pub struct Outcome {
     pub after: Memory,
     /// Growth of Redis' data in bytes.
     pub redis_growth: i64,
+    /// The longest time from the end of a flooding until nobody noticed it any more.
+    pub recovered: Duration,
     /// What was sent and received.
     pub report: Report,
     /// What is wrong beside that.
@@ -81,6 +83,8 @@ struct Scene<'a> {
     ledger: Arc<Ledger>,
     crowd: Crowd,
     logs: Logs,
+    /// The longest time from the end of a flooding until nobody noticed it any more.
+    recovered: Duration,
 }
 
 /// Lets a node of its own suffer the flood.
@@ -102,7 +106,8 @@ pub async fn suffer(plan: &Plan<'_>, dir: &Path) -> Result<Outcome, HarnessError
     plan.say.line(&format!("{}: starting", plan.kind));
     let deployment = Deployment::start(&deploy, plan.binary, dir).await?;
     let (_listener, listener_port) = start_listener(dir).await?;
-    let ledger = Arc::new(Ledger::new());
+    let ledger = Ledger::new().map_err(|error| HarnessError::Setup(error.to_string()))?;
+    let ledger = Arc::new(ledger);
     let crowd = Crowd::start(options, &deployment, rooms, ledger.clone()).await?;
     let mut coming = JoinSet::new();
     coming.spawn(newcomers(&deployment, rooms, &ledger).run());
@@ -114,14 +119,15 @@ pub async fn suffer(plan: &Plan<'_>, dir: &Path) -> Result<Outcome, HarnessError
         ledger,
         crowd,
         logs: Logs::default(),
+        recovered: Duration::ZERO,
     };
 
     sleep(WARM_UP).await;
-    scene.measure(Phase::Calm).await?;
+    scene.measure(Phase::Calm).await;
     let before = scene.memory()?;
     let redis_before = scene.redis_bytes().await?;
     let (mut at_node, mut at_listener) = (Attacked::default(), Attacked::default());
-    for round in 0..options.rounds {
+    'rounds: for round in 0..options.rounds {
         // In turn the other first: what one leaves behind must not always meet the same.
         let mut order = [Phase::Listener, Phase::Node];
         order.rotate_left(usize::from(round) % 2);
@@ -133,6 +139,10 @@ pub async fn suffer(plan: &Plan<'_>, dir: &Path) -> Result<Outcome, HarnessError
                 &mut at_listener
             };
             sum.add(&report);
+            if !scene.recover(phase).await {
+                // Whatever came next would be measured against what this one left behind.
+                break 'rounds;
+            }
         }
     }
     drop(coming);
@@ -148,6 +158,7 @@ pub async fn suffer(plan: &Plan<'_>, dir: &Path) -> Result<Outcome, HarnessError
         crowd,
         ledger,
         mut logs,
+        recovered,
         ..
     } = scene;
     let report = crowd.finish(&deployment, &mut logs).await?;
@@ -160,6 +171,7 @@ pub async fn suffer(plan: &Plan<'_>, dir: &Path) -> Result<Outcome, HarnessError
         before,
         after,
         redis_growth,
+        recovered,
         report,
         findings: ledger.findings(),
         newcomers: (
@@ -176,12 +188,11 @@ impl Scene<'_> {
             Phase::Node => self.deployment.nodes[0].url.trim_start_matches("http://").to_owned(),
             _ => format!("127.0.0.1:{}", self.listener_port),
         };
-        let to = if phase == Phase::Node { "node" } else { "listener" };
         let length = WARM_UP + Duration::from_secs(u64::from(self.plan.options.seconds));
-        let mut attacker = self.attacker(&target, &format!("attack-{round}-{to}"), round, length)?;
+        let mut attacker = self.attacker(&target, &format!("attack-{round}-{}", phase.name()), round, length)?;
         attacker.start()?;
         sleep(WARM_UP).await;
-        self.measure(phase).await?;
+        self.measure(phase).await;
         let status = attacker.wait(ATTACK_END).await?;
         let report = serde_json::from_str(&attacker.tail(1)).ok();
         let Some(report) = report.filter(|_| status.is_some_and(|status| status.success())) else {
@@ -193,26 +204,38 @@ impl Scene<'_> {
         for end in self.deployment.unexpected_ends().await? {
             self.ledger.find(end);
         }
-        if !self.crowd.calm_down().await {
-            self.ledger
-                .find(format!("acks were still missing long after flooding the {to}"));
-        }
-        self.logs.gather(&self.deployment.redis).await?;
-        sleep(REST).await;
         self.say(phase, &report);
+        // The log is long enough to be read at the end; along the way only what a long run would trim.
+        if let Err(error) = self.crowd.gather(&self.deployment, &mut self.logs).await {
+            self.plan
+                .say
+                .line(&format!("{}: the logs could not be read: {error}", self.plan.kind));
+        }
         Ok(report)
     }
 
+    /// Waits until nobody notices the last flooding any more; false when that takes too long.
+    async fn recover(&mut self, phase: Phase) -> bool {
+        let recovered = self.crowd.recover().await;
+        match recovered {
+            Some(time) => self.recovered = self.recovered.max(time),
+            None => self.ledger.find(format!(
+                "{RECOVER_MAX:?} after the flooding of the {} others still waited longer than before it; the rounds left are \
+                 dropped",
+                phase.name()
+            )),
+        }
+        recovered.is_some()
+    }
+
     /// Opens a window and lets it pass.
-    async fn measure(&self, phase: Phase) -> Result<(), HarnessError> {
+    async fn measure(&self, phase: Phase) {
         let length = Duration::from_secs(u64::from(self.plan.options.seconds));
         let (began, cpu) = (Instant::now(), self.cpu());
-        let creation = self.ledger.meter.begin(phase, length);
-        creation.map_err(|error| HarnessError::Setup(error.to_string()))?;
+        self.ledger.meter.begin(phase, length);
         sleep_until((began + length).into()).await;
         let used = self.cpu() - cpu;
         self.ledger.meter.note_cpu(used / began.elapsed().as_secs_f64());
-        Ok(())
     }
 
     fn attacker(&self, target: &str, name: &str, round: u8, length: Duration) -> std::io::Result<Process> {
@@ -270,7 +293,17 @@ impl Scene<'_> {
     }
 
     async fn redis_bytes(&self) -> std::io::Result<i64> {
-        let info = call(self.deployment.redis.servers[0].port, &["INFO", "memory"]).await?;
+        let port = self.deployment.redis.servers[0].port;
+        let mut info = call(port, &["INFO", "memory"]).await;
+        // It may still be busy with what the attacker left.
+        wait_until(RECOVER_MAX, async || {
+            if info.is_err() {
+                info = call(port, &["INFO", "memory"]).await;
+            }
+            info.is_ok()
+        })
+        .await;
+        let info = info?;
         let used = info.text().lines().find_map(|line| line.strip_prefix("used_memory:"));
         let used = used.and_then(|used| used.trim().parse().ok());
         used.ok_or_else(|| std::io::Error::other("Redis does not say what memory it uses"))
@@ -283,7 +316,7 @@ impl Scene<'_> {
         self.plan.say.line(&format!(
             "{}: {:<8} ack p99 {:>8.1} ms, delivery p99 {:>8.1} ms, node {:>3.0} % cpu; attacker: {} tries, {} accepted, {} refused, {} failed",
             self.plan.kind,
-            format!("{phase:?}").to_lowercase(),
+            phase.name(),
             window.p99(Wait::Ack),
             window.p99(Wait::Delivery),
             window.node_cpu * 100.0,
@@ -318,7 +351,7 @@ async fn start_listener(dir: &Path) -> Result<(Process, u16), HarnessError> {
         log: dir.join("listener.log"),
     });
     process.start()?;
-    let is_up = wait_until(REST * 10, async || {
+    let is_up = wait_until(START_MAX, async || {
         TcpStream::connect(("127.0.0.1", port)).await.is_ok()
     });
     if is_up.await {
