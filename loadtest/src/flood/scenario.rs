@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
@@ -17,9 +16,10 @@ use super::ledger::Ledger;
 use super::meter::{Phase, Wait, Window};
 use super::newcomer::Newcomers;
 use super::options::Options;
+use super::peers::{Orders, attacker, start_listener};
 use super::proc::{Memory, cpu_seconds, memory};
 use crate::checker::Report;
-use crate::deployment::child::{Ports, Process, Program, wait_until};
+use crate::deployment::child::wait_until;
 use crate::deployment::logs::Logs;
 use crate::deployment::resp::call;
 use crate::deployment::{Deployment, Durability, Plan as Deploy, Topology};
@@ -27,8 +27,6 @@ use crate::harness::{HarnessError, Say};
 
 /// Before a window opens: the attacker has opened what it wants to hold, and the node has met it.
 const WARM_UP: Duration = Duration::from_secs(2);
-/// How long a listener may take to listen.
-const START_MAX: Duration = Duration::from_secs(10);
 /// What is left of the memory is looked at for so long.
 const LEFT_AFTER: Duration = Duration::from_secs(15);
 /// How long an attacker may take beyond its time: it uses up the distinct addresses, and drops what hangs.
@@ -189,7 +187,17 @@ impl Scene<'_> {
             _ => format!("127.0.0.1:{}", self.listener_port),
         };
         let length = WARM_UP + Duration::from_secs(u64::from(self.plan.options.seconds));
-        let mut attacker = self.attacker(&target, &format!("attack-{round}-{}", phase.name()), round, length)?;
+        let name = format!("attack-{round}-{}", phase.name());
+        let orders = Orders {
+            kind: self.plan.kind,
+            core: self.plan.core,
+            target: &target,
+            length,
+            round,
+            rounds: self.plan.options.rounds,
+            users: &self.users(round),
+        };
+        let mut attacker = attacker(self.dir, &name, &orders)?;
         attacker.start()?;
         sleep(WARM_UP).await;
         self.measure(phase).await;
@@ -236,31 +244,6 @@ impl Scene<'_> {
         sleep_until((began + length).into()).await;
         let used = self.cpu() - cpu;
         self.ledger.meter.note_cpu(used / began.elapsed().as_secs_f64());
-    }
-
-    fn attacker(&self, target: &str, name: &str, round: u8, length: Duration) -> std::io::Result<Process> {
-        let Plan {
-            options, kind, core, ..
-        } = self.plan;
-        let users = self.dir.join(format!("{name}.json"));
-        std::fs::write(&users, serde_json::to_vec(&self.users(round))?)?;
-        let program = std::env::current_exe()?.display().to_string();
-        let args = format!(
-            "attack --kind {kind} --target {target} --seconds {} --round {round} --rounds {} --users",
-            length.as_secs(),
-            options.rounds,
-        );
-        let mut all = vec!["-c".to_owned(), core.to_string(), program];
-        all.extend(args.split(' ').map(str::to_owned));
-        all.push(users.display().to_string());
-        Ok(Process::new(Program {
-            name: name.to_owned(),
-            command: "taskset".into(),
-            args: all,
-            env: Vec::new(),
-            dir: self.dir.to_owned(),
-            log: self.dir.join(format!("{name}.log")),
-        }))
     }
 
     /// The attacker's users of a round: others each time, so that none begins blocked.
@@ -337,29 +320,5 @@ fn newcomers(deployment: &Deployment, rooms: u32, ledger: &Arc<Ledger>) -> Newco
         url: deployment.nodes[0].url.clone(),
         room: format!("room-{room}"),
         users: users.map(|(user, token)| (user, token.clone())).collect(),
-    }
-}
-
-async fn start_listener(dir: &Path) -> Result<(Process, u16), HarnessError> {
-    let port = Ports::new().free().await?;
-    let mut process = Process::new(Program {
-        name: "listener".to_owned(),
-        command: std::env::current_exe()?,
-        args: vec!["listen".to_owned(), format!("127.0.0.1:{port}")],
-        env: Vec::new(),
-        dir: dir.to_owned(),
-        log: dir.join("listener.log"),
-    });
-    process.start()?;
-    let is_up = wait_until(START_MAX, async || {
-        TcpStream::connect(("127.0.0.1", port)).await.is_ok()
-    });
-    if is_up.await {
-        Ok((process, port))
-    } else {
-        Err(HarnessError::Setup(format!(
-            "the bare listener does not answer:\n{}",
-            process.tail(15)
-        )))
     }
 }
