@@ -77,7 +77,7 @@ flood: packages client ## floods a node in eight ways and measures what others n
 
 flood-short: build ## half a minute of it: two floods
 	$(CARGO) build -p roomcast-load --bin roomcast-flood
-	$(TARGET)/debug/roomcast-flood --only banned,events --rounds 1 --seconds 3
+	$(TARGET)/debug/roomcast-flood --only banned,events --rounds 1 --seconds 2
 
 browser: build ## the demo's page in a headless Chromium
 	@.ci/packages browser

@@ -112,7 +112,7 @@ async fn drive(
         for end in deployment.unexpected_ends().await? {
             history.find(end);
         }
-        if let Err(error) = logs.gather(&deployment.redis).await {
+        if let Err(error) = logs.gather(&deployment.redis, |_| true).await {
             say.line(&format!(
                 "{} the logs could not be read: {error}",
                 clock(history.elapsed())

@@ -16,6 +16,7 @@ mod listener;
 mod meter;
 mod newcomer;
 mod options;
+mod peers;
 mod proc;
 mod scenario;
 mod summary;

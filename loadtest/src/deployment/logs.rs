@@ -70,9 +70,12 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Reads what is new, and again what a failover changed.
-    pub async fn gather(&mut self, redis: &Redis) -> io::Result<()> {
+    /// Reads what is new in the wanted rooms, and again what a failover changed.
+    pub async fn gather(&mut self, redis: &Redis, wanted: impl Fn(&str) -> bool) -> io::Result<()> {
         for (room, key, port) in redis.room_logs().await? {
+            if !wanted(&room) {
+                continue;
+            }
             let known = self.rooms.entry(room).or_default();
             let news = match known.last() {
                 None => read(redis, port, &key, "-".to_owned()).await?,

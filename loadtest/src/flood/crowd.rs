@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use super::innocent::{Innocent, Profile, builder, enter};
 use super::ledger::Ledger;
+use super::meter::Phase;
 use super::options::Options;
 use crate::checker::Report;
 use crate::deployment::Deployment;
@@ -17,6 +19,10 @@ use crate::deployment::child::wait_until;
 use crate::deployment::logs::Logs;
 use crate::harness::HarnessError;
 
+/// Time over which it is looked whether the node has recovered.
+const LOOK: Duration = Duration::from_secs(1);
+/// Within this time after a flooding others wait no longer than before it.
+pub const RECOVER_MAX: Duration = Duration::from_secs(30);
 /// How long the last acks and deliveries may take after the last flood.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 
@@ -74,11 +80,32 @@ impl Crowd {
         })
     }
 
-    /// Waits until no more messages are under way than a calm node has; false when they stay.
-    pub async fn calm_down(&self) -> bool {
-        // What is sent in a twentieth of a second.
-        let few = (self.per_second / 20.0) as u64 + 1;
-        wait_until(SETTLE_MAX, async || self.ledger.under_way() <= few).await
+    /// Waits until others wait no longer than before the flood; `None` when that takes too long.
+    ///
+    /// What is measured next would else be what this flooding left behind.
+    pub async fn recover(&self) -> Option<Duration> {
+        let began = Instant::now();
+        let calm = self.ledger.meter.calm_p99();
+        // What goes for calm on a machine that others use too.
+        let limit = calm * 3.0 + 10.0;
+        let recovered = async {
+            loop {
+                self.ledger.meter.begin(Phase::Rest, LOOK);
+                sleep(LOOK).await;
+                // Those who still wait have not been counted yet.
+                let has_settled = self.ledger.under_way() <= (self.per_second * limit / 1000.0) as u64 + 1;
+                if has_settled && self.ledger.meter.end_rest() <= limit {
+                    return began.elapsed();
+                }
+            }
+        };
+        timeout(RECOVER_MAX, recovered).await.ok()
+    }
+
+    /// Reads what is new in the logs of the innocent; those of the attacker may be long.
+    pub async fn gather(&self, deployment: &Deployment, logs: &mut Logs) -> std::io::Result<()> {
+        let wanted = |room: &str| self.rooms.iter().any(|ours| ours == room);
+        logs.gather(&deployment.redis, wanted).await
     }
 
     /// Ends the writing, waits for what is owed and judges what came.
@@ -91,7 +118,14 @@ impl Crowd {
         };
         // What does not come is named by the checker.
         wait_until(SETTLE_MAX, all_is_here).await;
-        logs.gather(&deployment.redis).await?;
+        // Redis may still be busy with what the attacker left.
+        let mut gathered = Ok(());
+        wait_until(SETTLE_MAX, async || {
+            gathered = self.gather(deployment, logs).await;
+            gathered.is_ok()
+        })
+        .await;
+        gathered?;
         let mut checker = ledger.checker();
         for room in &self.rooms {
             let log = logs.rooms.get(room).map_or(&[][..], Vec::as_slice);

@@ -33,10 +33,10 @@ pub struct Ledger {
 
 impl Ledger {
     /// Empty, and begins now.
-    pub fn new() -> Self {
-        Self {
+    pub fn new() -> Result<Self, hdrhistogram::CreationError> {
+        Ok(Self {
             start: Instant::now(),
-            meter: Meter::default(),
+            meter: Meter::new()?,
             sent: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -44,7 +44,7 @@ impl Ledger {
             refused_entries: AtomicU64::new(0),
             checker: Mutex::new(Checker::new(Mode::Strict)),
             findings: Mutex::default(),
-        }
+        })
     }
 
     /// The checker, for a moment.
@@ -79,11 +79,5 @@ impl Ledger {
     /// Back from a message.
     pub fn moment(&self, us: u64) -> Instant {
         self.start + Duration::from_micros(us)
-    }
-}
-
-impl Default for Ledger {
-    fn default() -> Self {
-        Self::new()
     }
 }

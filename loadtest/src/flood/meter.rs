@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
+use hdrhistogram::{CreationError, Histogram};
 
 /// Longer waits are counted as this one.
 const LONGEST_US: u64 = 120_000_000;
@@ -17,6 +17,20 @@ pub enum Phase {
     Listener,
     /// The node is flooded.
     Node,
+    /// A flooding is over; what it left is waited for.
+    Rest,
+}
+
+impl Phase {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::Listener => "listener",
+            Self::Node => "node",
+            Self::Rest => "rest",
+        }
+    }
 }
 
 /// What is waited for.
@@ -60,15 +74,24 @@ impl Window {
 }
 
 /// All windows of a flood.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meter {
+    empty: Histogram<u64>,
     windows: Mutex<Vec<Window>>,
 }
 
 impl Meter {
+    /// No window yet.
+    pub fn new() -> Result<Self, CreationError> {
+        Ok(Self {
+            empty: Histogram::new_with_bounds(1, LONGEST_US, 3)?,
+            windows: Mutex::default(),
+        })
+    }
+
     /// Begins a window; everything meant to be sent within `length` from now belongs to it, whenever it is answered.
-    pub fn begin(&self, phase: Phase, length: Duration) -> Result<(), hdrhistogram::CreationError> {
-        let empty = Histogram::new_with_bounds(1, LONGEST_US, 3)?;
+    pub fn begin(&self, phase: Phase, length: Duration) {
+        let empty = self.empty.clone();
         let from = Instant::now();
         self.windows().push(Window {
             phase,
@@ -77,7 +100,6 @@ impl Meter {
             to: from + length,
             waits: [empty.clone(), empty.clone(), empty],
         });
-        Ok(())
     }
 
     /// Notes what the node used in the newest window.
@@ -98,6 +120,20 @@ impl Meter {
             let us = at.saturating_duration_since(meant).as_micros();
             window.waits[wait as usize].saturating_record(u64::try_from(us).unwrap_or(LONGEST_US));
         }
+    }
+
+    /// The p99 of acks in ms before any flood.
+    pub fn calm_p99(&self) -> f64 {
+        let windows = self.windows();
+        let calm = windows.iter().find(|window| window.phase == Phase::Calm);
+        calm.map_or(0.0, |window| window.p99(Wait::Ack))
+    }
+
+    /// Takes the newest window away, which was a look at the rest after a flooding; the p99 of its acks in ms.
+    pub fn end_rest(&self) -> f64 {
+        let mut windows = self.windows();
+        let rest = windows.pop_if(|window| window.phase == Phase::Rest);
+        rest.map_or(0.0, |window| window.p99(Wait::Ack))
     }
 
     /// The windows so far.
@@ -127,9 +163,9 @@ mod tests {
 
     #[test]
     fn a_wait_counts_where_it_was_meant_to_begin() {
-        let meter = Meter::default();
+        let meter = Meter::new().unwrap();
         let before = Instant::now();
-        meter.begin(Phase::Calm, Duration::from_secs(1)).unwrap();
+        meter.begin(Phase::Calm, Duration::from_secs(1));
         let meant = Instant::now();
         meter.record(Wait::Ack, meant, meant + Duration::from_secs(5));
         meter.record(Wait::Ack, before, meant);

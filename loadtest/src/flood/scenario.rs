@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
 use super::attack::User;
 use super::attack::tally::Report as Attacked;
-use super::crowd::Crowd;
+use super::crowd::{Crowd, RECOVER_MAX};
 use super::kind::{CROWD, Kind};
 use super::ledger::Ledger;
 use super::meter::{Phase, Wait, Window};
 use super::newcomer::Newcomers;
 use super::options::Options;
+use super::peers::{Orders, attacker, start_listener};
 use super::proc::{Memory, cpu_seconds, memory};
 use crate::checker::Report;
-use crate::deployment::child::{Ports, Process, Program, wait_until};
+use crate::deployment::child::wait_until;
 use crate::deployment::logs::Logs;
 use crate::deployment::resp::call;
 use crate::deployment::{Deployment, Durability, Plan as Deploy, Topology};
@@ -27,8 +27,6 @@ use crate::harness::{HarnessError, Say};
 
 /// Before a window opens: the attacker has opened what it wants to hold, and the node has met it.
 const WARM_UP: Duration = Duration::from_secs(2);
-/// Between two floodings, so that none is measured while the last one is still cleared away.
-const REST: Duration = Duration::from_secs(1);
 /// What is left of the memory is looked at for so long.
 const LEFT_AFTER: Duration = Duration::from_secs(15);
 /// How long an attacker may take beyond its time: it uses up the distinct addresses, and drops what hangs.
@@ -64,6 +62,8 @@ pub struct Outcome {
     pub after: Memory,
     /// Growth of Redis' data in bytes.
     pub redis_growth: i64,
+    /// The longest time from the end of a flooding until nobody noticed it any more.
+    pub recovered: Duration,
     /// What was sent and received.
     pub report: Report,
     /// What is wrong beside that.
@@ -81,6 +81,8 @@ struct Scene<'a> {
     ledger: Arc<Ledger>,
     crowd: Crowd,
     logs: Logs,
+    /// The longest time from the end of a flooding until nobody noticed it any more.
+    recovered: Duration,
 }
 
 /// Lets a node of its own suffer the flood.
@@ -102,7 +104,8 @@ pub async fn suffer(plan: &Plan<'_>, dir: &Path) -> Result<Outcome, HarnessError
     plan.say.line(&format!("{}: starting", plan.kind));
     let deployment = Deployment::start(&deploy, plan.binary, dir).await?;
     let (_listener, listener_port) = start_listener(dir).await?;
-    let ledger = Arc::new(Ledger::new());
+    let ledger = Ledger::new().map_err(|error| HarnessError::Setup(error.to_string()))?;
+    let ledger = Arc::new(ledger);
     let crowd = Crowd::start(options, &deployment, rooms, ledger.clone()).await?;
     let mut coming = JoinSet::new();
     coming.spawn(newcomers(&deployment, rooms, &ledger).run());
@@ -114,14 +117,15 @@ pub async fn suffer(plan: &Plan<'_>, dir: &Path) -> Result<Outcome, HarnessError
         ledger,
         crowd,
         logs: Logs::default(),
+        recovered: Duration::ZERO,
     };
 
     sleep(WARM_UP).await;
-    scene.measure(Phase::Calm).await?;
+    scene.measure(Phase::Calm).await;
     let before = scene.memory()?;
     let redis_before = scene.redis_bytes().await?;
     let (mut at_node, mut at_listener) = (Attacked::default(), Attacked::default());
-    for round in 0..options.rounds {
+    'rounds: for round in 0..options.rounds {
         // In turn the other first: what one leaves behind must not always meet the same.
         let mut order = [Phase::Listener, Phase::Node];
         order.rotate_left(usize::from(round) % 2);
@@ -133,6 +137,10 @@ pub async fn suffer(plan: &Plan<'_>, dir: &Path) -> Result<Outcome, HarnessError
                 &mut at_listener
             };
             sum.add(&report);
+            if !scene.recover(phase).await {
+                // Whatever came next would be measured against what this one left behind.
+                break 'rounds;
+            }
         }
     }
     drop(coming);
@@ -148,6 +156,7 @@ pub async fn suffer(plan: &Plan<'_>, dir: &Path) -> Result<Outcome, HarnessError
         crowd,
         ledger,
         mut logs,
+        recovered,
         ..
     } = scene;
     let report = crowd.finish(&deployment, &mut logs).await?;
@@ -160,6 +169,7 @@ pub async fn suffer(plan: &Plan<'_>, dir: &Path) -> Result<Outcome, HarnessError
         before,
         after,
         redis_growth,
+        recovered,
         report,
         findings: ledger.findings(),
         newcomers: (
@@ -176,12 +186,21 @@ impl Scene<'_> {
             Phase::Node => self.deployment.nodes[0].url.trim_start_matches("http://").to_owned(),
             _ => format!("127.0.0.1:{}", self.listener_port),
         };
-        let to = if phase == Phase::Node { "node" } else { "listener" };
         let length = WARM_UP + Duration::from_secs(u64::from(self.plan.options.seconds));
-        let mut attacker = self.attacker(&target, &format!("attack-{round}-{to}"), round, length)?;
+        let name = format!("attack-{round}-{}", phase.name());
+        let orders = Orders {
+            kind: self.plan.kind,
+            core: self.plan.core,
+            target: &target,
+            length,
+            round,
+            rounds: self.plan.options.rounds,
+            users: &self.users(round),
+        };
+        let mut attacker = attacker(self.dir, &name, &orders)?;
         attacker.start()?;
         sleep(WARM_UP).await;
-        self.measure(phase).await?;
+        self.measure(phase).await;
         let status = attacker.wait(ATTACK_END).await?;
         let report = serde_json::from_str(&attacker.tail(1)).ok();
         let Some(report) = report.filter(|_| status.is_some_and(|status| status.success())) else {
@@ -193,51 +212,38 @@ impl Scene<'_> {
         for end in self.deployment.unexpected_ends().await? {
             self.ledger.find(end);
         }
-        if !self.crowd.calm_down().await {
-            self.ledger
-                .find(format!("acks were still missing long after flooding the {to}"));
-        }
-        self.logs.gather(&self.deployment.redis).await?;
-        sleep(REST).await;
         self.say(phase, &report);
+        // The log is long enough to be read at the end; along the way only what a long run would trim.
+        if let Err(error) = self.crowd.gather(&self.deployment, &mut self.logs).await {
+            self.plan
+                .say
+                .line(&format!("{}: the logs could not be read: {error}", self.plan.kind));
+        }
         Ok(report)
     }
 
+    /// Waits until nobody notices the last flooding any more; false when that takes too long.
+    async fn recover(&mut self, phase: Phase) -> bool {
+        let recovered = self.crowd.recover().await;
+        match recovered {
+            Some(time) => self.recovered = self.recovered.max(time),
+            None => self.ledger.find(format!(
+                "{RECOVER_MAX:?} after the flooding of the {} others still waited longer than before it; the rounds left are \
+                 dropped",
+                phase.name()
+            )),
+        }
+        recovered.is_some()
+    }
+
     /// Opens a window and lets it pass.
-    async fn measure(&self, phase: Phase) -> Result<(), HarnessError> {
+    async fn measure(&self, phase: Phase) {
         let length = Duration::from_secs(u64::from(self.plan.options.seconds));
         let (began, cpu) = (Instant::now(), self.cpu());
-        let creation = self.ledger.meter.begin(phase, length);
-        creation.map_err(|error| HarnessError::Setup(error.to_string()))?;
+        self.ledger.meter.begin(phase, length);
         sleep_until((began + length).into()).await;
         let used = self.cpu() - cpu;
         self.ledger.meter.note_cpu(used / began.elapsed().as_secs_f64());
-        Ok(())
-    }
-
-    fn attacker(&self, target: &str, name: &str, round: u8, length: Duration) -> std::io::Result<Process> {
-        let Plan {
-            options, kind, core, ..
-        } = self.plan;
-        let users = self.dir.join(format!("{name}.json"));
-        std::fs::write(&users, serde_json::to_vec(&self.users(round))?)?;
-        let program = std::env::current_exe()?.display().to_string();
-        let args = format!(
-            "attack --kind {kind} --target {target} --seconds {} --round {round} --rounds {} --users",
-            length.as_secs(),
-            options.rounds,
-        );
-        let mut all = vec!["-c".to_owned(), core.to_string(), program];
-        all.extend(args.split(' ').map(str::to_owned));
-        all.push(users.display().to_string());
-        Ok(Process::new(Program {
-            name: name.to_owned(),
-            command: "taskset".into(),
-            args: all,
-            env: Vec::new(),
-            dir: self.dir.to_owned(),
-            log: self.dir.join(format!("{name}.log")),
-        }))
     }
 
     /// The attacker's users of a round: others each time, so that none begins blocked.
@@ -270,7 +276,17 @@ impl Scene<'_> {
     }
 
     async fn redis_bytes(&self) -> std::io::Result<i64> {
-        let info = call(self.deployment.redis.servers[0].port, &["INFO", "memory"]).await?;
+        let port = self.deployment.redis.servers[0].port;
+        let mut info = call(port, &["INFO", "memory"]).await;
+        // It may still be busy with what the attacker left.
+        wait_until(RECOVER_MAX, async || {
+            if info.is_err() {
+                info = call(port, &["INFO", "memory"]).await;
+            }
+            info.is_ok()
+        })
+        .await;
+        let info = info?;
         let used = info.text().lines().find_map(|line| line.strip_prefix("used_memory:"));
         let used = used.and_then(|used| used.trim().parse().ok());
         used.ok_or_else(|| std::io::Error::other("Redis does not say what memory it uses"))
@@ -283,7 +299,7 @@ impl Scene<'_> {
         self.plan.say.line(&format!(
             "{}: {:<8} ack p99 {:>8.1} ms, delivery p99 {:>8.1} ms, node {:>3.0} % cpu; attacker: {} tries, {} accepted, {} refused, {} failed",
             self.plan.kind,
-            format!("{phase:?}").to_lowercase(),
+            phase.name(),
             window.p99(Wait::Ack),
             window.p99(Wait::Delivery),
             window.node_cpu * 100.0,
@@ -304,29 +320,5 @@ fn newcomers(deployment: &Deployment, rooms: u32, ledger: &Arc<Ledger>) -> Newco
         url: deployment.nodes[0].url.clone(),
         room: format!("room-{room}"),
         users: users.map(|(user, token)| (user, token.clone())).collect(),
-    }
-}
-
-async fn start_listener(dir: &Path) -> Result<(Process, u16), HarnessError> {
-    let port = Ports::new().free().await?;
-    let mut process = Process::new(Program {
-        name: "listener".to_owned(),
-        command: std::env::current_exe()?,
-        args: vec!["listen".to_owned(), format!("127.0.0.1:{port}")],
-        env: Vec::new(),
-        dir: dir.to_owned(),
-        log: dir.join("listener.log"),
-    });
-    process.start()?;
-    let is_up = wait_until(REST * 10, async || {
-        TcpStream::connect(("127.0.0.1", port)).await.is_ok()
-    });
-    if is_up.await {
-        Ok((process, port))
-    } else {
-        Err(HarnessError::Setup(format!(
-            "the bare listener does not answer:\n{}",
-            process.tail(15)
-        )))
     }
 }

@@ -85,14 +85,16 @@ pub fn print(outcome: &Outcome, options: &Options) {
     let complaints = outcome.complaints(options);
     let counts = &outcome.report.counts;
     println!(
-        "{}: sent {}, acked {}, delivered {} of {}; {} newcomers got in, {} of their tries were refused",
+        "{}: sent {}, acked {}, delivered {} of {}; {} newcomers got in, {} of their tries were refused; unnoticed again \
+         within {:.0} s",
         outcome.kind,
         counts.sent,
         counts.acked,
         counts.delivered,
         counts.expected,
         outcome.newcomers.0,
-        outcome.newcomers.1
+        outcome.newcomers.1,
+        outcome.recovered.as_secs_f64()
     );
     println!(
         "{}: the attacker at the node: {}",
@@ -185,7 +187,7 @@ pub fn json(outcomes: &[Outcome], options: &Options) -> Value {
 fn flood_json(outcome: &Outcome, options: &Options) -> Value {
     let windows = outcome.windows.iter().map(|window| {
         json!({
-            "phase": format!("{:?}", window.phase).to_lowercase(),
+            "phase": window.phase.name(),
             "acks": window.count(Wait::Ack), "ackP99Ms": window.p99(Wait::Ack), "ackMaxMs": window.max(Wait::Ack),
             "deliveries": window.count(Wait::Delivery), "deliveryP99Ms": window.p99(Wait::Delivery),
             "deliveryMaxMs": window.max(Wait::Delivery),
@@ -201,6 +203,7 @@ fn flood_json(outcome: &Outcome, options: &Options) -> Value {
         "ackRatio": outcome.ratio(Wait::Ack), "deliveryRatio": outcome.ratio(Wait::Delivery),
         "windows": windows.collect::<Vec<_>>(),
         "nodeRssKiB": { "before": outcome.before.rss, "peak": outcome.after.peak, "after": outcome.after.rss },
+        "recoveredMs": outcome.recovered.as_millis() as u64,
         "redisGrowthBytes": outcome.redis_growth,
         "attacker": { "atNode": outcome.at_node, "atListener": outcome.at_listener },
         "newcomers": { "entered": outcome.newcomers.0, "refusedTries": outcome.newcomers.1 },
@@ -243,9 +246,9 @@ mod tests {
 
     /// The innocent waited for an ack 10 ms while the listener was flooded, and this long while the node was.
     fn outcome(kind: Kind, wait_ms: u64) -> Outcome {
-        let meter = Meter::default();
+        let meter = Meter::new().unwrap();
         for (phase, ms) in [(Phase::Listener, 10), (Phase::Node, wait_ms)] {
-            meter.begin(phase, Duration::from_secs(1)).unwrap();
+            meter.begin(phase, Duration::from_secs(1));
             let meant = Instant::now();
             for wait in [Wait::Ack, Wait::Delivery] {
                 meter.record(wait, meant, meant + Duration::from_millis(ms));
@@ -262,6 +265,7 @@ mod tests {
                 peak: 100 * 1024,
             },
             redis_growth: 0,
+            recovered: Duration::ZERO,
             report: checker::Report::default(),
             findings: Vec::new(),
             newcomers: (0, 0),
