@@ -126,6 +126,9 @@ pub fn cut(session: &Arc<Session>, socket: &Socket, code: &str, blocked_for: Opt
         "blocked"
     };
     session.app.metrics.cuts_total.inc([reason]);
+    if reason == "blocked" {
+        session.inbox.drop_events();
+    }
     let message = explain(code);
     // A full queue only means that the reason stays unknown.
     let _full = socket.emit(

@@ -113,6 +113,13 @@ impl Inbox {
         Ok(())
     }
 
+    /// Forgets the events that wait: their sender is being cut for what it did, and nothing of it is worth the work.
+    pub fn drop_events(&self) {
+        let mut state = self.lock();
+        state.jobs.retain(|job| !matches!(job, Job::Event(_)));
+        state.bytes = 0;
+    }
+
     /// Notes that nobody knows whether an event of this room was stored.
     pub fn note_doubt(&self, room: &RoomId) {
         let mut state = self.lock();
