@@ -183,7 +183,7 @@ impl Redis {
         args.push(i64::from(limits.log_max_len).into());
         args.push(integer(limits.archive_max_bytes));
         args.push(millis(IDEMPOTENCY_TTL));
-        args.push(if self.is_clustered() { "SPUBLISH" } else { "PUBLISH" }.into());
+        args.push(self.publish_verb().into());
         args.push(integer(drafts.len()));
         let mut cids = 0;
         for draft in drafts {
@@ -276,14 +276,24 @@ impl Redis {
 
     /// Publishes a `roomUpdate` to the nodes that have the room joined; it has no place in the log.
     pub async fn publish_update(&self, room: &RoomId, json: &str) -> Result<(), RedisError> {
+        self.publish_live(room, format!("! {json}")).await
+    }
+
+    /// Publishes on a room's live channel, beside its events.
+    pub(super) async fn publish_live(&self, room: &RoomId, payload: String) -> Result<(), RedisError> {
         let client = self.for_room(room, Purpose::Other)?;
-        let (channel, payload) = (self.keys.live(room), format!("! {json}"));
+        let channel = self.keys.live(room);
         let () = if self.is_clustered() {
             client.spublish(channel, payload).await?
         } else {
             client.publish(channel, payload).await?
         };
         Ok(())
+    }
+
+    /// The command by which scripts publish on a live channel.
+    pub(super) fn publish_verb(&self) -> &'static str {
+        if self.is_clustered() { "SPUBLISH" } else { "PUBLISH" }
     }
 
     /// Removes what the room kept and leaves a tombstone.

@@ -121,10 +121,6 @@ pub enum Ended {
 type Fields = HashMap<String, String>;
 
 impl Redis {
-    fn publish_verb(&self) -> &'static str {
-        if self.is_clustered() { "SPUBLISH" } else { "PUBLISH" }
-    }
-
     /// Makes the stream of ready jobs and its consumer group, where they are not there.
     pub async fn prepare_questions(&self) -> Result<(), RedisError> {
         let made: Result<(), Error> = self.any()?.xgroup_create(GPT_READY, GROUP, "0", true).await;
@@ -419,14 +415,7 @@ impl Redis {
 
     /// Tells the nodes that have the room joined something about a question; it has no place in the log.
     pub async fn publish_gpt(&self, room: &RoomId, name: &str, json: &str) -> Result<(), RedisError> {
-        let client = self.for_room(room, super::client::Purpose::Other)?;
-        let (channel, payload) = (self.keys.live(room), format!("~ {name} {json}"));
-        let () = if self.is_clustered() {
-            client.spublish(channel, payload).await?
-        } else {
-            client.publish(channel, payload).await?
-        };
-        Ok(())
+        self.publish_live(room, format!("~ {name} {json}")).await
     }
 
     /// The replies of a room that are being written: id, generation, index of the newest piece, text so far.
