@@ -9,6 +9,7 @@ mod delivery;
 mod durability;
 mod expiry;
 mod floor;
+mod gate;
 mod gpt;
 mod guard;
 mod handshake;
