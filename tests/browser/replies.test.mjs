@@ -1,6 +1,7 @@
 // Replies of the model on the page of `roomcast demo`: ROOMCAST_E2E_BINARY=… node --test tests/browser/replies.test.mjs
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 
 import { until } from '../e2e/lib/wait.mjs';
@@ -76,10 +77,21 @@ async function film(person) {
   });
 }
 
+/** Notes what is said to screen readers; the function returned answers how each of it begins. */
+async function listen(person) {
+  await person.page.evaluate(() => {
+    window.heard = [];
+    new MutationObserver(() => window.heard.push(document.getElementById('announcer').textContent))
+      .observe(document.getElementById('announcer'), { childList: true });
+  });
+  return async () => (await person.page.evaluate(() => window.heard)).map((text) => text.split(/,| about/)[0]);
+}
+
 test('two people on two nodes watch an answer being written, and nothing jumps when it is there', async (t) => {
   const [ann, ben] = await gather(t, 'harbour', 'Ann', 'Ben');
   await ben.say('The boat leaves at nine.');
   const films = [await film(ann), await film(ben)];
+  const heard = await listen(ben);
   await ann.say('@gpt slow 120 ms, what should we know about the sea and the sky, the wind and the tide before we go out tomorrow morning, and what should we bring');
   await until('it is thought about', async () => (await rows(ben).count()) === 1);
   for (const person of [ann, ben]) await writes(person, 'the sea and the sky');
@@ -103,6 +115,7 @@ test('two people on two nodes watch an answer being written, and nothing jumps w
     const late = frames.filter(({ left }) => left > 2).length;
     assert.ok(late <= 2, `the end was out of sight in ${late} of ${frames.length} frames`);
   }
+  assert.deepEqual(await heard(), ['Ann: @gpt slow 120 ms', 'An answer is being written', 'gpt: You asked: what should we know']);
   // It is an ordinary message: a reload shows the same.
   await ann.page.reload();
   await ends(ann, 'and what should we bring');
@@ -193,6 +206,20 @@ test('an error is told in plain words where it happened', async (t) => {
     await ann.page.getByRole('button', { name: 'Remove this notice' }).first().click();
     await until('it is gone', async () => (await rows(ann).count()) === left - 1);
   }
+});
+
+test('every code of docs/gpt.md has words of its own', async (t) => {
+  const [ann] = await gather(t, 'dictionary', 'Ann');
+  const docs = readFileSync(new URL('../../docs/gpt.md', import.meta.url), 'utf8');
+  const table = docs.split('## What can go wrong')[1].split('\n## ')[0];
+  const codes = [...new Set([...table.matchAll(/`([a-z]+(?:_[a-z]+)*)`/g)].map(([, code]) => code))];
+  assert.ok(codes.length > 12, `${codes}`);
+  const words = await ann.page.evaluate(async (all) => {
+    const { explainReply } = await import('/words.js');
+    return all.map((code) => explainReply({ code, message: 'unknown' }));
+  }, codes);
+  assert.deepEqual(codes.filter((_, at) => words[at].includes('unknown')), []);
+  assert.equal(new Set(words).size, codes.length);
 });
 
 test('an answer that breaks off begins anew, and says so', async (t) => {
