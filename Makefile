@@ -82,7 +82,7 @@ flood-short: build ## half a minute of it: two floods
 browser: build ## the demo's page in a headless Chromium
 	@.ci/packages browser
 	@cd tests/browser && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
-	ROOMCAST_E2E_BINARY=$(TARGET)/debug/roomcast node --test tests/browser/page.test.mjs
+	ROOMCAST_E2E_BINARY=$(TARGET)/debug/roomcast node --test --test-concurrency=1 tests/browser/page.test.mjs tests/browser/replies.test.mjs
 
 # In the target folder: nothing of it is committed, and `cargo clean` removes it.
 $(VENV)/.installed: tests/backend/requirements.txt tests/python/requirements.txt tests/it/requirements.txt | packages
