@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from conftest import CHART, VERSIONS, example, of_kind, pods, render
+from conftest import CHART, VERSIONS, example, of_kind, pods, render, run
 from matrix import MATRIX, merged
 
 # Kinds of operators, whose schemas are not Kubernetes' own.
@@ -94,6 +94,10 @@ def test_the_grace_period_is_longer_than_the_drain(objects):
     node = next(spec for item, spec in pods(objects) if item["metadata"]["name"].endswith("-node"))
     pre_stop = node["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     drain = pre_stop + seconds(settings["ROOMCAST_DRAIN_NOTICE"]) + seconds(settings["ROOMCAST_DRAIN_SPREAD"])
+    deployment = next(item for item in of_kind(objects, "Deployment") if item["metadata"]["name"].endswith("-node"))
+    # One node at a time is emptied in a rollout.
+    assert deployment["spec"]["minReadySeconds"] >= max(drain, 10)
+    assert deployment["spec"]["progressDeadlineSeconds"] > deployment["spec"]["minReadySeconds"]
     # What a node does after its drain takes up to 17 s when clients and Redis hang.
     assert node["terminationGracePeriodSeconds"] >= drain + 20
 
@@ -234,3 +238,18 @@ def test_dashboards_and_rules_come_from_their_folders_as_they_are(tmp_path):
     assert of_kind(objects, "PrometheusRule")[0]["spec"] == yaml.safe_load(rules)
     made = [item for item in of_kind(objects, "ConfigMap") if "fleet.json" in item["data"]]
     assert made[0]["data"]["fleet.json"] == dashboard and made[0]["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_the_adapter_shows_what_nodes_are_scaled_on(tmp_path):
+    rule = yaml.safe_load((CHART.parents[1] / "k8s/addons/prometheus-adapter.yaml").read_text())["rules"]["custom"][0]
+    wanted = merged(example("production"), {"nodes": {"autoscaling": {"connections": 1}}})
+    metrics = of_kind(render(wanted), "HorizontalPodAutoscaler")[0]["spec"]["metrics"]
+    names = [metric["pods"]["metric"]["name"] for metric in metrics if metric["type"] == "Pods"]
+    assert names == ["roomcast_connections", "roomcast_capacity_used_ratio"]
+    for name in names:
+        assert name in rule["seriesQuery"]
+        query = rule["metricsQuery"].replace("<<.Series>>", name).replace("<<.GroupBy>>", "pod")
+        query = query.replace("<<.LabelMatchers>>", 'namespace="chat",pod=~"a|b"')
+        (tmp_path / "rule.yaml").write_text(yaml.safe_dump({"groups": [{"name": "a", "rules": [{"record": "a:b", "expr": query}]}]}))
+        said = run("promtool", "check", "rules", tmp_path / "rule.yaml")
+        assert said.returncode == 0, said.stdout + said.stderr

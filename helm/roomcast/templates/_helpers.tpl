@@ -115,8 +115,13 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 
 {{/* Seconds a node has between SIGTERM, preStop included, and SIGKILL. */}}
 {{- define "roomcast.nodeGrace" -}}
+{{ add (include "roomcast.nodeDrain" .) .Values.nodes.drain.reserveSeconds }}
+{{- end }}
+
+{{/* Seconds from a node's deletion until its last connection is closed. */}}
+{{- define "roomcast.nodeDrain" -}}
 {{- with .Values.nodes.drain -}}
-{{ add .preStopSeconds .noticeSeconds .spreadSeconds .reserveSeconds }}
+{{ add .preStopSeconds .noticeSeconds .spreadSeconds }}
 {{- end }}
 {{- end }}
 
