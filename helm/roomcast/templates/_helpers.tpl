@@ -129,6 +129,14 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- define "roomcast.validate" -}}
 {{- $secrets := include "roomcast.secretKeys" . | fromJsonArray }}
 {{- $settings := include "roomcast.settings" . | fromYaml }}
+{{- range $name, $image := dict "image" .Values.image "redis.trial.image" .Values.redis.trial.image }}
+{{- if eq $image.tag "latest" }}
+{{- fail (printf "%s.tag: latest says nothing about what runs; give a version" $name) }}
+{{- end }}
+{{- end }}
+{{- if regexMatch "@|[Pp]assword=" .Values.redis.url }}
+{{- fail "redis.url: has a password in it, and would be in a ConfigMap; give the whole address as the secret REDIS_URL" }}
+{{- end }}
 {{- if and .Values.secrets.existingSecret .Values.secrets.values }}
 {{- fail "secrets: existingSecret and values are both set; leave one of them empty" }}
 {{- end }}
