@@ -100,7 +100,7 @@ python: build $(VENV)/.installed ## the whole event table with python-socketio
 	$(VENV)/bin/python tests/python/smoke.py $(TARGET)/debug/roomcast
 
 helm: build $(VENV)/.installed ## the chart, the plain manifests and the container files, by the real Helm engine, kustomize and the like
-	ROOMCAST_BINARY=$(abspath $(TARGET))/debug/roomcast $(VENV)/bin/python -B -m pytest -q -p no:cacheprovider tests/helm
+	ROOMCAST_BINARY=$(abspath $(TARGET))/debug/roomcast $(VENV)/bin/python -B -m pytest tests/helm
 
 helm-docs: build $(VENV)/.installed ## make the chart's README, the settings in its schema, and the plain manifests anew
 	$(VENV)/bin/python -B helm/generate.py --binary $(TARGET)/debug/roomcast

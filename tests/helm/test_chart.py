@@ -220,6 +220,8 @@ def test_polling_clients_get_affinity_and_long_connections_last():
     assert route["timeouts"] == {"request": "0s", "backendRequest": "0s"} and "sessionPersistence" in route
     service = of_kind(render(MATRIX["traefik ingress"]), "Service")[0]["metadata"]["annotations"]
     assert service["traefik.ingress.kubernetes.io/service.sticky.cookie"] == "true"
+    service = of_kind(render(MATRIX["haproxy ingress"]), "Service")[0]["metadata"]["annotations"]
+    assert service["haproxy.org/cookie-persistence"] and service["haproxy.org/timeout-server"] == "3600s"
 
 
 def test_dashboards_and_rules_come_from_their_folders_as_they_are(tmp_path):

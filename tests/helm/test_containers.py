@@ -8,7 +8,7 @@ import shutil
 import pytest
 import yaml
 
-from conftest import BIN, CHART, ROOT, run
+from conftest import BIN, BINARY, CHART, ROOT, run
 
 COMPOSE = ROOT / "compose.yaml"
 # Docker Compose itself: the package's own command forgets how it ended.
@@ -50,6 +50,19 @@ def test_the_image_is_pinned_locked_and_not_root():
     assert re.search(r"^USER (\d+):\1$", last, re.M) and 'ENTRYPOINT ["/usr/local/bin/roomcast"]' in last
     uid = re.search(r"^USER (\d+)", last, re.M)[1]
     assert f"(list {uid})" in (CHART / "templates/_pod.tpl").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the step gives a folder to another user and changes the root")
+def test_the_image_holds_all_that_the_program_needs(tmp_path):
+    step = re.search(r"^RUN (ldd (?:.*\\\n)*.*)", dockerfile(), re.M)[1]
+    step = step.replace("\\\n", " ").replace("/tmp/", f"{tmp_path}/").replace("/image", f"{tmp_path}/image")
+    assert "chroot" in step
+    program = tmp_path / "image/usr/local/bin/roomcast"
+    program.parent.mkdir(parents=True)
+    shutil.copy(os.path.realpath(BINARY), program)
+    said = run("sh", "-ec", step)
+    # Its last part runs the program as nobody, with that folder as its whole world.
+    assert said.returncode == 0 and said.stdout.startswith("roomcast "), said.stderr
 
 
 def test_the_compiler_is_new_enough():
