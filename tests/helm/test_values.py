@@ -6,6 +6,7 @@ import re
 
 import helm_python as helm
 import pytest
+import yaml
 
 from conftest import BINARY, CHART, example, of_kind, pods, render, run
 from matrix import JWT, MATRIX, SERVICES, merged
@@ -149,3 +150,31 @@ def test_the_notes_say_what_is_missing():
     assert "https://chat.example.org" in production
     for missing in ("trial", "TRUSTED_PROXIES", "affinity", "Nobody"):
         assert missing not in production
+
+
+def test_the_values_in_the_documentation_install():
+    text = (CHART.parents[1] / "docs/kubernetes.md").read_text()
+    whole, workers = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.S)]
+    for values in (whole, merged(whole, workers)):
+        assert of_kind(render(values), "Ingress")
+    trial = {}
+    for path, value in re.findall(r"--set ([a-z.A-Z_]+)=(true|\$\()", text.split("## For real")[0]):
+        values = True if value == "true" else "s3cret-s3cret-s3cret"
+        for name in reversed(path.split(".")):
+            values = {name: values}
+        trial = merged(trial, values)
+    assert of_kind(render(trial), "StatefulSet")
+
+
+def test_links_of_the_documentation_lead_somewhere():
+    docs = CHART.parents[1] / "docs"
+    text = (docs / "kubernetes.md").read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if path.startswith("http"):
+            continue
+        file = docs / path if path else docs / "kubernetes.md"
+        assert file.exists(), target
+        headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
+        names = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert not anchor or anchor in names, target
