@@ -16,6 +16,7 @@ mod membership;
 mod modes;
 mod operate;
 mod outage;
+mod process;
 mod promotion;
 mod proxies;
 mod repair;
