@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, ConfigError, Source};
 use crate::demo::{self, DemoArgs};
 use crate::guard::operate::BadOrder;
-use crate::lifecycle::Signals;
+use crate::lifecycle::{Signals, raise_file_limit};
 use crate::node::{Node, NodeError};
 use crate::redis::RedisError;
 use crate::telemetry::logging;
@@ -191,6 +191,7 @@ fn signals() -> Result<Signals, CliError> {
 }
 
 async fn run_node(config: Config) -> Result<(), CliError> {
+    raise_file_limit();
     let mut signals = signals()?;
     let node = Node::start(config).await?;
     let failure = tokio::select! {

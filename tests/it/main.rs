@@ -17,6 +17,7 @@ mod membership;
 mod modes;
 mod operate;
 mod outage;
+mod process;
 mod promotion;
 mod proxies;
 mod repair;
