@@ -207,14 +207,20 @@ pub fn revoked(scope: &Scope) -> String {
     format!("rc:revoked:{scope}")
 }
 
-/// Stream of questions that a worker may take; autoscaling reads its lag.
+/// Stream of questions that a worker may take, and the channel that says so; autoscaling reads the stream's lag.
 pub const GPT_READY: &str = "rc:{gpt}:ready";
+/// Channel that says that an outbox has questions.
+pub const GPT_ASKED: &str = "rc:{gpt}:asked";
 /// Questions by the time at which they are given up, Unix ms.
 pub const GPT_OPEN: &str = "rc:{gpt}:open";
 /// Questions that wait for another attempt, by when, Unix ms.
 pub const GPT_DELAYED: &str = "rc:{gpt}:delayed";
 /// Stream of questions that were given up for a reason an operator should see.
 pub const GPT_DEAD: &str = "rc:{gpt}:dead";
+/// Since when, by whom and why the queue is paused, and for how long it was in all.
+pub const GPT_PAUSE: &str = "rc:{gpt}:pause";
+/// Workers by name: when they were last seen, since when they run, how many questions they answer at once.
+pub const GPT_WORKERS: &str = "rc:{gpt}:workers";
 /// Set while all workers hold back, because a provider said so.
 pub const GPT_BRAKE: &str = "rc:{gpt}:brake";
 
