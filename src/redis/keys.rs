@@ -112,6 +112,11 @@ impl Keys {
         format!("rc:{{p{}}}:gpt:end:{room}:{question}", self.partition(room.as_str()))
     }
 
+    /// The dead letter for which a question was last asked anew.
+    pub fn gpt_again(self, room: &RoomId, question: &str) -> String {
+        format!("rc:{{p{}}}:gpt:again:{room}:{question}", self.partition(room.as_str()))
+    }
+
     /// Replies of the room that are being written, as far as they have come.
     pub fn gpt_parts(self, room: &RoomId) -> String {
         self.room_key(room, "gpt")
