@@ -216,7 +216,7 @@ pub fn revoked(scope: &Scope) -> String {
 pub const GPT_READY: &str = "rc:{gpt}:ready";
 /// Channel that says that an outbox has questions.
 pub const GPT_ASKED: &str = "rc:{gpt}:asked";
-/// Questions by the time at which they are given up, Unix ms.
+/// Questions by the time at which they are given up, ms of the queue's clock, which stands still while it is paused.
 pub const GPT_OPEN: &str = "rc:{gpt}:open";
 /// Questions that wait for another attempt, by when, Unix ms.
 pub const GPT_DELAYED: &str = "rc:{gpt}:delayed";
