@@ -87,7 +87,7 @@ async fn pausing(topology: Topology) {
     let (world, model) = asking(topology, &[("GPT_DEADLINE", "3s")]).await;
     let workers = [world.worker().await, world.worker().await];
     let (first, second) = (member(&world, 0).await, member(&world, 1).await);
-    let held = ask(&first, "room-0", "slow 300 ms, one two three four five").await;
+    let held = ask(&first, "room-0", "slow 150 ms, one two three four five").await;
     about(&first, "gpt:delta", &held).await;
 
     let paused = run(&world, &["queue", "pause", "--reason", "the model moves"]).await;
@@ -313,7 +313,7 @@ async fn stats_and_peek_show_who_waits_and_never_what_is_asked() {
     let held = ask(
         &first,
         "room-0",
-        "slow 500 ms, a secret of many words that takes a while to repeat",
+        "slow 1500 ms, a secret of many words that takes a while to repeat",
     )
     .await;
     about(&first, "gpt:delta", &held).await;
