@@ -69,7 +69,7 @@ fn job_name(room: &RoomId, question: &str) -> String {
 pub struct Asked {
     /// The question.
     pub question: Question,
-    /// The generation of its last claim, where it was given up and is asked once more; else 0.
+    /// The generation of its last claim, at least 1, where it was given up and is asked once more; else 0.
     pub generation: u64,
 }
 

@@ -31,7 +31,7 @@ pub struct Letter {
     pub reason: String,
     /// How often workers had begun with it.
     pub attempts: u64,
-    /// The generation of its last claim.
+    /// The generation of its last claim; 1 where nobody ever began with it, because 0 is that of a first life.
     #[serde(skip)]
     pub generation: u64,
     /// The room's partition as the worker counts.
@@ -73,7 +73,7 @@ fn read_letter((id, mut fields): (String, HashMap<String, String>)) -> Option<Le
         user: UserId::new(&field("user")).ok()?,
         reason: field("code"),
         attempts: field("attempts").parse().unwrap_or_default(),
-        generation: field("gen").parse().unwrap_or_default(),
+        generation: field("gen").parse::<u64>().unwrap_or_default().max(1),
         partition: field("p").parse().ok(),
         trace: field("trace"),
         id,

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use roomcast::gpt::scripted::ScriptedModel;
+use roomcast::worker::Worker;
 use roomcast_load::client::Client;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{SOON, get, request, run};
+use super::{SOON, get, request, roomcast, run};
 use crate::support::{TestRedis, Topology, World, join, send, until};
 
 /// Long enough for whatever a busy machine does to a reply.
@@ -71,14 +72,14 @@ async fn acts(world: &World, limit: usize) -> Value {
 }
 
 /// A worker's own view of the pause, as its metrics page shows it.
-async fn tells_pause(worker: &roomcast::worker::Worker, paused: i64) {
+async fn tells_pause(worker: &Worker, paused: i64) {
     until("the worker has heard of it", SOON, || async {
         worker.metrics.gpt_paused.get() == paused
     })
     .await;
 }
 
-async fn is_ready(worker: &roomcast::worker::Worker) -> bool {
+async fn is_ready(worker: &Worker) -> bool {
     let ready = reqwest::get(format!("http://{}/readyz", worker.ops_address)).await;
     ready.is_ok_and(|answer| answer.status().is_success())
 }
@@ -94,7 +95,6 @@ async fn pausing(topology: Topology) {
     assert!(paused.out.contains("is paused"), "{} {}", paused.out, paused.err);
     for worker in &workers {
         tells_pause(worker, 1).await;
-        assert!(is_ready(worker).await);
     }
     let again = run(&world, &["queue", "pause", "--by", "lee", "--json"]).await.json();
     assert_eq!(again, json!({"paused": true, "was": true}));
@@ -119,6 +119,9 @@ async fn pausing(topology: Topology) {
         (&json!("kim"), &json!("the model moves"))
     );
     assert_eq!(model.calls("waits"), 0);
+    for worker in workers.iter().chain([&late]) {
+        assert!(is_ready(worker).await, "a pause is no failure");
+    }
     let table = run(&world, &["queue", "stats"]).await;
     assert!(table.out.starts_with("The queue is paused since "), "{}", table.out);
     assert!(table.out.contains(" by kim: the model moves."), "{}", table.out);
@@ -232,8 +235,17 @@ async fn second_chances(topology: Topology) {
         few.out
     );
 
-    // Two operators at once, and a third who comes late.
     let id = letter["id"].as_str().unwrap();
+    let mut elsewhere = world.redis.settings();
+    elsewhere.push(("ROOMCAST_PARTITIONS", "7".to_owned()));
+    let refused = roomcast(elsewhere, &["queue", "retry", id]).await;
+    assert!(
+        refused.code == 64 && refused.err.contains("ROOMCAST_PARTITIONS"),
+        "{}",
+        refused.err
+    );
+
+    // Two operators at once, and a third who comes late.
     let retry = || async { run(&world, &["queue", "retry", id, "--json"]).await };
     let (one, other) = tokio::join!(retry(), retry());
     assert!(
@@ -397,6 +409,13 @@ async fn idle_worker_says_little_to_redis() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     let told = reads().await - before;
     assert!((3..=8).contains(&told), "{told} reads in 4 s");
+    // And it need not look often: it is told.
+    let client = member(&world, 0).await;
+    let question = ask(&client, "room-0", "hello").await;
+    let begun = about(&client, "gpt:delta", &question);
+    tokio::time::timeout(SOON, begun)
+        .await
+        .expect("the worker was not told");
     worker.stop().await;
 }
 
