@@ -9,4 +9,4 @@ mod words;
 
 pub use answer::{Answerer, Fold, Model};
 pub use queue::Queue;
-pub use words::{DELTA, ERROR, QUEUED, RESET, cancelled};
+pub use words::{DELTA, ERROR, QUEUED, RESET, cancelled, reset};

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::gpt::{Answerer, Fold, Model, Queue};
 use crate::node::{NodeError, listen, log_end};
 use crate::ops::{self, Admin, Health};
-use crate::redis::{PostLimits, Redis};
+use crate::redis::{BusMetrics, PostLimits, Redis};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
@@ -63,7 +63,13 @@ impl Worker {
         };
         let answerer = Answerer::new(redis.clone(), Model::new(&config)?, folded, limits, metrics.clone())
             .map_err(|error| NodeError::Start(error.to_string()))?;
-        let queue = Queue::new(redis.clone(), answerer, config.gpt_parallel, *config.gpt_deadline);
+        let bus = redis.start_worker_bus(BusMetrics {
+            received: metrics.bus_messages_received_total.clone(),
+            lagged: metrics.bus_lagged_total.clone(),
+            resubscribes: metrics.bus_resubscribes_total.clone(),
+        });
+        let (parallel, life) = (config.gpt_parallel, *config.gpt_deadline);
+        let queue = Queue::new(redis.clone(), bus, answerer, metrics.clone(), parallel, life);
         tracker.spawn(queue.run(stop.clone()));
         let watched = redis.clone();
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {

@@ -140,6 +140,18 @@ impl Answerer {
         self.redis.finish_question(question).await
     }
 
+    /// As [`Self::fail`], and keeps the question for operators, who may have it tried again.
+    pub async fn give_up(&self, question: &Question, code: &'static str, retryable: bool) -> Result<(), RedisError> {
+        let (name, json) = words::error(question, code, retryable);
+        let ended = self.redis.fail_question(question, (name, &json)).await?;
+        if ended == crate::redis::Ended::Before {
+            return self.redis.finish_question(question).await;
+        }
+        self.metrics.gpt_replies_total.inc([code]);
+        tracing::warn!(room = %question.room, question = question.id, code, "a question was given up");
+        self.redis.bury_question(question, code).await
+    }
+
     /// Answers a claimed question; `interrupted` resolves when it is to end before its time.
     pub async fn answer(
         &self,
@@ -148,11 +160,11 @@ impl Answerer {
     ) -> Result<Outcome, RedisError> {
         let question = &claim.question;
         let Some(provider) = &self.model.provider else {
-            self.fail(question, "unconfigured", false).await?;
+            self.give_up(question, "unconfigured", false).await?;
             return Ok(Outcome::Ended);
         };
         if claim.left.is_zero() {
-            self.fail(question, "deadline", true).await?;
+            self.give_up(question, "deadline", true).await?;
             return Ok(Outcome::Ended);
         }
         if claim.generation > 1 {
@@ -193,7 +205,7 @@ impl Answerer {
                 Ok(Outcome::Lost)
             }
             Stream::OutOfTime => {
-                self.fail(question, "deadline", true).await?;
+                self.give_up(question, "deadline", true).await?;
                 Ok(Outcome::Ended)
             }
             Stream::Failed(error) => self.failed(claim, &error).await,
@@ -210,16 +222,14 @@ impl Answerer {
         if error.code() == "rate_limited" {
             self.redis.brake_questions(wait.unwrap_or(BRAKE)).await?;
         }
-        if error.retryable() && claim.generation < ATTEMPTS_MAX {
+        if error.retryable() && claim.attempt < ATTEMPTS_MAX {
             // Full jitter: those that failed together do not come back together.
-            let ceiling = BACKOFF * 2_u32.saturating_pow(u32::try_from(claim.generation).unwrap_or(u32::MAX) - 1);
+            let ceiling =
+                BACKOFF * 2_u32.saturating_pow(u32::try_from(claim.attempt).unwrap_or(u32::MAX).saturating_sub(1));
             let jitter = rand::rng().random_range(Duration::from_millis(50)..=ceiling);
             return Ok(Outcome::Again(wait.unwrap_or_default() + jitter));
         }
-        if !error.retryable() {
-            self.redis.bury_question(&claim.question, error.code()).await?;
-        }
-        self.fail(&claim.question, error.code(), error.retryable()).await?;
+        self.give_up(&claim.question, error.code(), error.retryable()).await?;
         Ok(Outcome::Ended)
     }
 
