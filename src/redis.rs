@@ -23,6 +23,7 @@ mod revocations;
 mod script;
 mod sentinel;
 mod sharded;
+mod spending;
 
 pub use adapter::{Adapter, AdapterLink};
 pub use archive::ArchiveEntry;
@@ -40,6 +41,7 @@ pub use log::{
 };
 pub use membership::{NODE_TTL, OwnedSocket, USER_ROOMS_TTL};
 pub use questions::{Claim, Ended, Enqueued, Part, Question, Running};
+pub use spending::{Budgets, Purse, Spent};
 
 /// A duration as scripts and expiries take it.
 fn ms(duration: std::time::Duration) -> i64 {

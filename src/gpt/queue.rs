@@ -10,8 +10,9 @@ use tokio_util::task::TaskTracker;
 
 use super::answer::{Answerer, Outcome};
 use super::words;
+use crate::config::Config;
 use crate::model::RoomId;
-use crate::redis::{Act, Claim, Enqueued, Question, Redis, RedisError, Running};
+use crate::redis::{Act, Budgets, Claim, Enqueued, Question, Redis, RedisError, Running};
 
 /// How often the queue is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -57,6 +58,7 @@ pub struct Queue {
     /// This worker's name in the consumer group; a new one in every process.
     worker: String,
     life: Duration,
+    budgets: Budgets,
     slots: Arc<Semaphore>,
     held: Mutex<HashMap<String, Held>>,
     tracker: TaskTracker,
@@ -67,14 +69,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Queue {
-    /// A queue that answers up to `parallel` questions at once, each within `life`.
-    pub fn new(redis: Redis, answerer: Answerer, parallel: usize, life: Duration) -> Arc<Self> {
+    /// A queue that answers as many questions at once, each within its time, as the settings say.
+    pub fn new(config: &Config, redis: Redis, answerer: Answerer) -> Arc<Self> {
         Arc::new(Self {
             redis,
             answerer,
             worker: format!("{:016x}", rand::random::<u64>()),
-            life,
-            slots: Arc::new(Semaphore::new(parallel)),
+            life: *config.gpt_deadline,
+            budgets: Budgets {
+                user: config.gpt_user_daily_tokens,
+                room: config.gpt_room_daily_tokens,
+            },
+            slots: Arc::new(Semaphore::new(config.gpt_parallel)),
             held: Mutex::default(),
             tracker: TaskTracker::new(),
         })
@@ -148,7 +154,10 @@ impl Queue {
     }
 
     async fn start(self: &Arc<Self>, entry: &str, job: &str, stalled: bool) -> Result<(), RedisError> {
-        let Some(claim) = self.redis.claim_question(&self.worker, entry, job, stalled).await? else {
+        let claim = self
+            .redis
+            .claim_question(&self.worker, entry, job, stalled, self.budgets);
+        let Some(claim) = claim.await? else {
             return Ok(());
         };
         let Ok(permit) = self.slots.clone().acquire_owned().await else {
@@ -188,6 +197,9 @@ impl Queue {
         let question = &claim.question;
         if self.redis.has_ended(question).await? {
             return self.redis.finish_question(question).await;
+        }
+        if claim.stalls > 0 {
+            self.answerer.settle_lost(claim).await?;
         }
         if claim.stalls >= STALLS_MAX {
             self.redis.bury_question(question, "stalled").await?;

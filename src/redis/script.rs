@@ -40,6 +40,7 @@ pub(super) struct Scripts {
     pub gpt_finish: Script,
     pub gpt_part: Script,
     pub gpt_fail: Script,
+    pub gpt_settle: Script,
     pub reap: Script,
 }
 
@@ -66,6 +67,7 @@ impl Scripts {
             gpt_finish: Script::from_lua(concat!(source!("gpt"), source!("gpt_finish"))),
             gpt_part: Script::from_lua(source!("gpt_part")),
             gpt_fail: Script::from_lua(source!("gpt_fail")),
+            gpt_settle: Script::from_lua(concat!(source!("gpt"), source!("gpt_settle"))),
             gcra_take: Script::from_lua(concat!(source!("ban"), source!("gcra"), source!("gcra_take"))),
             reap: Script::from_lua(source!("reap")),
         }
