@@ -16,6 +16,9 @@ const TRIES: u32 = 3;
 /// Pause between them.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// Stands for the model of a worker that fell silent.
+const UNKNOWN: &str = "-";
+
 /// A call of the model: an endpoint has begun to answer.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -101,7 +104,7 @@ impl Ledger {
     pub(super) async fn settle_lost(&self, claim: &Claim, prompt: usize, told: &str) -> Result<(), RedisError> {
         let spent = Spent {
             generation: claim.generation - 1,
-            model: "",
+            model: UNKNOWN,
             prompt: prompt as u64,
             completion: self.counter.count(told) as u64,
             reported: false,

@@ -43,7 +43,7 @@ impl Purse {
 pub struct Spent<'a> {
     /// The claim under which it was made.
     pub generation: u64,
-    /// The model; empty: not known.
+    /// The model, or `-`.
     pub model: &'a str,
     /// Tokens of the prompt.
     pub prompt: u64,

@@ -10,6 +10,7 @@ mod durability;
 mod expiry;
 mod floor;
 mod gpt;
+mod gpt_budget;
 mod guard;
 mod handshake;
 mod membership;
