@@ -73,7 +73,55 @@ impl RoomPrompts {
 
     fn bounded(&self, prompt: &str) -> Option<Arc<str>> {
         let prompt = prompt.trim();
-        let prompt = &prompt[..prompt.floor_char_boundary(self.longest)];
+        // Whole letters only; the empty beginning is always one.
+        let end = (0..=self.longest.min(prompt.len()))
+            .rev()
+            .find(|end| prompt.is_char_boundary(*end))?;
+        let prompt = &prompt[..end];
         (!prompt.is_empty()).then(|| prompt.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::upstream::testing::{Scripted, config};
+
+    /// The answer about the room is old.
+    fn age(prompts: &RoomPrompts, room: &RoomId) {
+        let known = prompts.known.get(room).unwrap();
+        let until = Instant::now();
+        prompts.known.insert(room.clone(), Known { until, ..known });
+    }
+
+    #[tokio::test]
+    async fn room_service_is_asked_once_a_minute_and_may_be_away() {
+        let service = Scripted::start(200, json!({"exist": true, "gptPrompt": " In verse. "})).await;
+        let upstream = Arc::new(Upstream::new(&config(&[("API_URL", &service.url)])).unwrap());
+        let prompts = RoomPrompts::new(upstream.clone(), 100);
+        let room = RoomId::new("r").unwrap();
+        for _ in 0..3 {
+            assert_eq!(prompts.of(&room).await.as_deref(), Some("In verse."));
+        }
+        assert_eq!(service.asked().len(), 1);
+
+        service.answer(503, "");
+        age(&prompts, &room);
+        for _ in 0..3 {
+            assert_eq!(prompts.of(&room).await.as_deref(), Some("In verse."));
+        }
+        assert_eq!(service.asked().len(), 2);
+
+        service.answer(200, json!({"exist": true, "gptPrompt": "In prose."}));
+        age(&prompts, &room);
+        assert_eq!(prompts.of(&room).await.as_deref(), Some("In prose."));
+        assert_eq!(RoomPrompts::new(upstream, 0).of(&room).await, None);
+        assert_eq!(
+            service.asked().len(),
+            3,
+            "rooms that have no prompts are not asked about"
+        );
     }
 }

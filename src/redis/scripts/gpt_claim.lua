@@ -10,7 +10,7 @@ if not user_max or not room_max then return redis.error_reply('ERR gpt_claim: ba
 local job = redis.call('HMGET', KEYS[1], 'room', 'question', 'user', 'trace', 'deadline')
 if not job[1] then return {} end
 local function is_spent(kind, name, most)
-  return most > 0 and tonumber(redis.call('GET', spent_key(kind, name)) or '0') >= most
+  return most > 0 and (tonumber(redis.call('GET', spent_key(kind, name)) or '0') or 0) >= most
 end
 local spent = is_spent('user', job[3], user_max) and 'user' or is_spent('room', job[1], room_max) and 'room' or nil
 local generation = redis.call('HINCRBY', KEYS[1], 'gen', 1)
