@@ -89,6 +89,8 @@ impl Queue {
     /// Runs until cancelled; what is being answered then is handed over.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let loops = async {
+            // A question that is taken before its room can be reached would wait for the end of its hold.
+            self.redis.wait_connected().await;
             while let Err(error) = self.redis.prepare_questions().await {
                 tracing::debug!(%error, "the queue is not prepared yet");
                 tokio::time::sleep(RETRY).await;
