@@ -13,8 +13,9 @@ use tokio_util::task::TaskTracker;
 use self::repeat::{News, RETRY, repeat};
 use super::answer::{Answerer, Outcome};
 use super::words;
+use crate::config::Config;
 use crate::model::{RoomId, UnixMs, unix_ms};
-use crate::redis::{Act, Asked, Bus, Claim, Enqueued, Holds, Pause, Redis, RedisError, Running};
+use crate::redis::{Act, Asked, Budgets, Bus, Claim, Enqueued, Holds, Pause, Redis, RedisError, Running};
 use crate::telemetry::Metrics;
 
 /// How often the queue is looked at without news: a publish can be lost, and a brake ends without one.
@@ -62,6 +63,7 @@ pub struct Queue {
     since: UnixMs,
     life: Duration,
     parallel: usize,
+    budgets: Budgets,
     slots: Arc<Semaphore>,
     /// An answer has ended: there is room for another.
     freed: Notify,
@@ -76,15 +78,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Queue {
-    /// A queue that answers up to `parallel` questions at once, each within `life`.
-    pub fn new(
-        redis: Redis,
-        bus: Bus,
-        answerer: Answerer,
-        metrics: Arc<Metrics>,
-        parallel: usize,
-        life: Duration,
-    ) -> Arc<Self> {
+    /// A queue that answers as many questions at once, each within its time, as the settings say.
+    pub fn new(config: &Config, redis: Redis, bus: Bus, answerer: Answerer, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             redis,
             bus,
@@ -92,9 +87,13 @@ impl Queue {
             metrics,
             worker: format!("{:016x}", rand::random::<u64>()),
             since: unix_ms(),
-            life,
-            parallel,
-            slots: Arc::new(Semaphore::new(parallel)),
+            life: *config.gpt_deadline,
+            parallel: config.gpt_parallel,
+            budgets: Budgets {
+                user: config.gpt_user_daily_tokens,
+                room: config.gpt_room_daily_tokens,
+            },
+            slots: Arc::new(Semaphore::new(config.gpt_parallel)),
             freed: Notify::new(),
             paused: Mutex::default(),
             held: Mutex::default(),
@@ -105,6 +104,8 @@ impl Queue {
     /// Runs until cancelled; what is being answered then is handed over.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let loops = async {
+            // A question that is taken before its room can be reached would wait for the end of its hold.
+            self.redis.wait_connected().await;
             while let Err(error) = self.redis.prepare_questions().await {
                 tracing::debug!(%error, "the queue is not prepared yet");
                 tokio::time::sleep(RETRY).await;
@@ -179,7 +180,10 @@ impl Queue {
     }
 
     async fn start(self: &Arc<Self>, entry: &str, job: &str, stalled: bool) -> Result<(), RedisError> {
-        let Some(claim) = self.redis.claim_question(&self.worker, entry, job, stalled).await? else {
+        let claim = self
+            .redis
+            .claim_question(&self.worker, entry, job, stalled, self.budgets);
+        let Some(claim) = claim.await? else {
             return Ok(());
         };
         let Ok(permit) = self.slots.clone().acquire_owned().await else {
@@ -220,6 +224,9 @@ impl Queue {
         let question = &claim.question;
         if self.redis.has_ended(question).await? {
             return self.redis.finish_question(question).await;
+        }
+        if claim.stalls > 0 {
+            self.answerer.settle_lost(claim).await?;
         }
         if claim.stalls >= STALLS_MAX {
             return self.answerer.give_up(question, "stalled", true).await;

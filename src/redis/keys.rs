@@ -226,6 +226,8 @@ pub const GPT_DEAD: &str = "rc:{gpt}:dead";
 pub const GPT_PAUSE: &str = "rc:{gpt}:pause";
 /// Workers by name: when they were last seen, since when they run, how many questions they answer at once.
 pub const GPT_WORKERS: &str = "rc:{gpt}:workers";
+/// Stream of the calls of the model and what each took, for who bills.
+pub const GPT_USAGE: &str = "rc:{gpt}:usage";
 /// Set while all workers hold back, because a provider said so.
 pub const GPT_BRAKE: &str = "rc:{gpt}:brake";
 
@@ -242,6 +244,21 @@ pub fn gpt_room(room: &RoomId) -> String {
 /// Questions of a user that their rooms would let go on; the first is the one that may be answered.
 pub fn gpt_user(user: &UserId) -> String {
     format!("rc:{{gpt}}:user:{user}")
+}
+
+/// Tokens that a user's questions took since midnight UTC.
+pub fn gpt_spent_by_user(user: &UserId) -> String {
+    format!("rc:{{gpt}}:spent:user:{user}")
+}
+
+/// Tokens that a room's questions took since midnight UTC.
+pub fn gpt_spent_by_room(room: &RoomId) -> String {
+    format!("rc:{{gpt}}:spent:room:{room}")
+}
+
+/// Mark of a call of the model whose tokens are counted.
+pub fn gpt_settled(job: &str, generation: u64) -> String {
+    format!("rc:{{gpt}}:settled:{job}:{generation}")
 }
 
 /// Liveness of a node; expires when the node does not renew it.

@@ -17,6 +17,7 @@ pub use view::{OpenQuestion, QueueCounts, WorkerSeen};
 use super::keys::{self, GPT_BRAKE, GPT_DEAD, GPT_DELAYED, GPT_OPEN, GPT_READY};
 use super::log::reply_id;
 use super::script::call;
+use super::spending::{Budgets, Purse};
 use super::{Redis, RedisError, from_ms, ms};
 use crate::model::{RoomId, UserId};
 
@@ -101,6 +102,8 @@ pub struct Claim {
     pub stalls: u32,
     /// How long it may still take.
     pub left: Duration,
+    /// Whose tokens of the day are used up: it is not to be answered.
+    pub spent: Option<Purse>,
 }
 
 /// A job that is held, for the heartbeat.
@@ -269,9 +272,19 @@ impl Redis {
         entry: &str,
         job: &str,
         stalled: bool,
+        budgets: Budgets,
     ) -> Result<Option<Claim>, RedisError> {
-        let args = vec![worker.into(), entry.into(), if stalled { "1" } else { "0" }.into()];
-        let answer: Vec<String> = call(&self.scripts.gpt_claim, self.any()?, vec![keys::gpt_job(job)], args).await?;
+        let args = vec![
+            worker.into(),
+            entry.into(),
+            if stalled { "1" } else { "0" }.into(),
+            budgets.user.to_string().into(),
+            budgets.room.to_string().into(),
+        ];
+        let mut answer: Vec<String> =
+            call(&self.scripts.gpt_claim, self.any()?, vec![keys::gpt_job(job)], args).await?;
+        let spent = answer.get(8).and_then(|purse| Purse::parse(purse));
+        answer.truncate(8);
         let Ok([room, id, user, trace, generation, attempt, stalls, left]) = <[String; 8]>::try_from(answer) else {
             let () = self.any()?.xack(GPT_READY, GROUP, entry).await?;
             return Ok(None);
@@ -289,6 +302,7 @@ impl Redis {
                 attempt: attempt.parse().ok()?,
                 stalls: stalls.parse().ok()?,
                 left: from_ms(left.parse().ok()?),
+                spent,
             })
         };
         claim().map(Some).ok_or(RedisError::Unexpected("gpt_claim"))

@@ -44,6 +44,7 @@ pub(super) struct Scripts {
     pub gpt_pause: Script,
     pub gpt_resume: Script,
     pub gpt_worker: Script,
+    pub gpt_settle: Script,
     pub reap: Script,
 }
 
@@ -70,6 +71,7 @@ impl Scripts {
             gpt_finish: Script::from_lua(concat!(source!("gpt"), source!("gpt_finish"))),
             gpt_part: Script::from_lua(source!("gpt_part")),
             gpt_fail: Script::from_lua(source!("gpt_fail")),
+            gpt_settle: Script::from_lua(concat!(source!("gpt"), source!("gpt_settle"))),
             gcra_take: Script::from_lua(concat!(source!("ban"), source!("gcra"), source!("gcra_take"))),
             gpt_again: Script::from_lua(source!("gpt_again")),
             gpt_pause: Script::from_lua(concat!(source!("gpt"), source!("gpt_pause"))),

@@ -11,6 +11,7 @@ mod expiry;
 mod floor;
 mod gate;
 mod gpt;
+mod gpt_budget;
 mod guard;
 mod handshake;
 mod membership;

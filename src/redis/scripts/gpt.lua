@@ -14,6 +14,9 @@ local READY, PREFIX, GROUP = 'rc:{gpt}:ready', 'rc:{gpt}:', 'workers'
 
 local function job_key(job) return PREFIX .. 'job:' .. job end
 
+-- Tokens of a user or a room since midnight UTC, when the key expires.
+local function spent_key(kind, name) return PREFIX .. 'spent:' .. kind .. ':' .. name end
+
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
