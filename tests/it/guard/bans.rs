@@ -26,7 +26,7 @@ async fn until_away(world: &World, node: usize) {
 }
 
 /// An operator's way to Redis.
-async fn operator(world: &World) -> Redis {
+pub async fn operator(world: &World) -> Redis {
     let redis = Redis::start(&world.config()).unwrap();
     within("Redis is connected", redis.wait_connected()).await;
     redis

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
+use roomcast::model::{Scope, UserId};
 use roomcast_load::client::{Client, ConnectError};
 use serde_json::{Value, json};
 
@@ -88,6 +89,35 @@ async fn costly_events_of_a_user_are_exactly_the_limit_over_all_nodes() {
     let other = connect(&world, 0, 4, 1).await;
     let payload = json!({"platformId": "p4", "rooms": [{"roomId": "room-0"}]});
     assert_eq!(emit(&[other], "syncRooms", &payload, 1, "rate_limited").await, (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strikes_of_a_user_are_exactly_the_limit_over_all_nodes_and_end_in_one_ban() {
+    const EACH: usize = 7;
+    let world = world(&[("GUARD_STRIKES", &(CLIENTS * EACH).to_string().leak()[..])]).await;
+    let redis = super::bans::operator(&world).await;
+    let user = Scope::User(UserId::new("p0").unwrap());
+    let clients = crowd(&world, 1).await;
+    let foreign = json!({"roomID": "foreign"});
+    let acts = |times: usize| clients.iter().flat_map(move |client| (0..times).map(move |_| client));
+    let refused = join_all(acts(EACH).map(|client| client.emit_ack("join", &foreign))).await;
+    for ack in refused {
+        let ack = ack.unwrap();
+        assert_eq!(ack[0]["code"], "not_member", "{ack:?}");
+    }
+    assert!(clients.iter().all(Client::is_connected), "exactly the limit is let through");
+    assert!(redis.ban(&user).await.unwrap().is_none());
+
+    // Many go beyond it at once, at every node.
+    for client in acts(EACH) {
+        let _cut = client.emit("join", &foreign);
+    }
+    until("all are cut", Duration::from_secs(2), || async {
+        !clients.iter().any(Client::is_connected)
+    })
+    .await;
+    let ban = redis.ban(&user).await.unwrap().unwrap();
+    assert_eq!((ban.level, ban.reason.as_str()), (1, "strikes"), "one ban for all of them");
 }
 
 #[tokio::test(flavor = "multi_thread")]
