@@ -105,7 +105,10 @@ async fn strikes_of_a_user_are_exactly_the_limit_over_all_nodes_and_end_in_one_b
         let ack = ack.unwrap();
         assert_eq!(ack[0]["code"], "not_member", "{ack:?}");
     }
-    assert!(clients.iter().all(Client::is_connected), "exactly the limit is let through");
+    assert!(
+        clients.iter().all(Client::is_connected),
+        "exactly the limit is let through"
+    );
     assert!(redis.ban(&user).await.unwrap().is_none());
 
     // Many go beyond it at once, at every node.
@@ -117,7 +120,11 @@ async fn strikes_of_a_user_are_exactly_the_limit_over_all_nodes_and_end_in_one_b
     })
     .await;
     let ban = redis.ban(&user).await.unwrap().unwrap();
-    assert_eq!((ban.level, ban.reason.as_str()), (1, "strikes"), "one ban for all of them");
+    assert_eq!(
+        (ban.level, ban.reason.as_str()),
+        (1, "strikes"),
+        "one ban for all of them"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
