@@ -68,7 +68,8 @@ export class Replies {
   readonly #on: RepliesHandlers;
   /** By room, in the order asked. */
   readonly #rooms = new Map<string, Map<string, Entry>>();
-  readonly #ended = new Set<string>();
+  /** Replies that are over, and how. */
+  readonly #ended = new Map<string, 'stored' | 'failed'>();
 
   constructor(on: RepliesHandlers) {
     this.#on = on;
@@ -100,6 +101,8 @@ export class Replies {
   }
 
   reset({ roomID, id, gen }: GptReset): void {
+    // An operator has had it asked anew: what has failed may yet succeed.
+    if (this.#ended.get(id) === 'failed') this.#ended.delete(id);
     this.#update(roomID, id, (entry) => this.#write(entry, entry.text.reset(gen)));
   }
 
@@ -108,7 +111,7 @@ export class Replies {
       this.#fail(entry, { code, message, retryable });
       return true;
     });
-    this.#remember(id);
+    if (!this.#ended.has(id)) this.#remember(id, 'failed');
   }
 
   /** A join has told what is being written. */
@@ -175,7 +178,7 @@ export class Replies {
   }
 
   #end(roomID: string, id: string): void {
-    this.#remember(id);
+    this.#remember(id, 'stored');
     const entry = this.#find(roomID, id);
     if (!entry) return;
     this.#advance(entry);
@@ -200,9 +203,9 @@ export class Replies {
     this.#on.changed(roomID);
   }
 
-  #remember(id: string): void {
-    this.#ended.add(id);
-    for (const oldest of this.#ended) {
+  #remember(id: string, how: 'stored' | 'failed'): void {
+    this.#ended.set(id, how);
+    for (const oldest of this.#ended.keys()) {
       if (this.#ended.size <= ENDED_MAX) break;
       this.#ended.delete(oldest);
     }

@@ -106,6 +106,21 @@ test('an attempt that begins anew clears the text', () => {
   assert.deepEqual(states(), ['writing second']);
 });
 
+test('a question that is asked anew after it failed goes on', () => {
+  const id = ask();
+  delta(id, 0, 'so far');
+  fail(id, 'timeout');
+  client.dismiss('r', id);
+  delta(id, 1, 'late');
+  assert.deepEqual(states(), []);
+  tell('gpt:reset', { id, gen: 2 });
+  delta(id, 0, 'second', 2);
+  assert.deepEqual(states(), ['writing second']);
+  finish(id);
+  tell('gpt:reset', { id, gen: 3 });
+  assert.deepEqual(states(), []);
+});
+
 test('a failure stays where it happened until it is dismissed, or its question is deleted', () => {
   const id = ask();
   delta(id, 0, 'so far');
