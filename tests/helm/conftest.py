@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import helm_python as helm
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -16,6 +17,8 @@ BINARY = os.environ.get("ROOMCAST_BINARY", str(ROOT / "target/debug/roomcast"))
 BIN = pathlib.Path(sys.prefix) / "bin"
 # The chart's oldest and the newest there is.
 VERSIONS = ("1.30", "1.37")
+# Kinds of operators, whose schemas are not Kubernetes' own.
+OPERATORS = {"ScaledObject", "TriggerAuthentication", "PodMonitor", "ServiceMonitor", "PrometheusRule", "HTTPRoute"}
 
 sys.path.insert(0, str(ROOT / "helm"))
 
@@ -34,6 +37,13 @@ def render(values, name="chat", chart=CHART):
         if path.endswith(".yaml"):
             objects += [item for item in yaml.safe_load_all(text) if item]
     return objects
+
+
+def validate(objects, version):
+    """Fails on the first object that Kubernetes of that version would not take."""
+    for item in objects:
+        if item["kind"] not in OPERATORS:
+            kubernetes_validate.validate(item, version, strict=True)
 
 
 def of_kind(objects, *kinds):

@@ -3,15 +3,11 @@ import re
 import shutil
 
 import helm_python as helm
-import kubernetes_validate
 import pytest
 import yaml
 
-from conftest import CHART, VERSIONS, example, of_kind, pods, render, run
+from conftest import CHART, VERSIONS, example, of_kind, pods, render, run, validate
 from matrix import MATRIX, merged
-
-# Kinds of operators, whose schemas are not Kubernetes' own.
-OPERATORS = {"ScaledObject", "TriggerAuthentication", "PodMonitor", "ServiceMonitor", "PrometheusRule", "HTTPRoute"}
 
 
 @pytest.fixture(params=MATRIX, scope="module")
@@ -32,9 +28,7 @@ def test_the_chart_is_linted_strictly(values):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_takes_every_object(objects, version):
-    for item in objects:
-        if item["kind"] not in OPERATORS:
-            kubernetes_validate.validate(item, version, strict=True)
+    validate(objects, version)
 
 
 def test_names_are_unique_and_labelled(objects):

@@ -3,12 +3,10 @@ import base64
 import copy
 import re
 
-import kubernetes_validate
 import pytest
 import yaml
 
-from conftest import BIN, BINARY, ROOT, VERSIONS, example, of_kind, pods, render, run
-from test_chart import OPERATORS
+from conftest import BIN, BINARY, ROOT, VERSIONS, example, of_kind, pods, render, run, validate
 
 # Which example each overlay is.
 OVERLAYS = {"local": "trial", "production": "production"}
@@ -33,9 +31,7 @@ def objects(overlay):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_takes_every_object(objects, version):
-    for item in objects:
-        if item["kind"] not in OPERATORS:
-            kubernetes_validate.validate(item, version, strict=True)
+    validate(objects, version)
 
 
 def common(objects):
