@@ -14,7 +14,8 @@ use super::words;
 use crate::config::{Config, ConfigError};
 use crate::model::{EventKind, InvalidId, Position, RoomEvent, RoomId, UserId};
 use crate::redis::{
-    After, Authority, Claim, Draft, PageLimit, Part, PostLimits, Posted, Question, Redis, RedisError, Take,
+    After, Answers, Authority, Claim, Draft, Ended, PageLimit, Part, PostLimits, Posted, Question, Redis, RedisError,
+    Take,
 };
 use crate::telemetry::Metrics;
 
@@ -132,12 +133,34 @@ impl Answerer {
 
     /// Ends a question with an error, unless it has ended, and lets its room and its user go on.
     pub async fn fail(&self, question: &Question, code: &'static str, retryable: bool) -> Result<(), RedisError> {
+        self.end(question, None, code, retryable).await.map(drop)
+    }
+
+    /// As [`Self::fail`], but only while nobody else has the question: who wakes late must not end what another writes.
+    async fn give_up(&self, claim: &Claim, code: &'static str, retryable: bool) -> Result<Outcome, RedisError> {
+        let ended = self.end(&claim.question, Some(claim.generation), code, retryable);
+        Ok(match ended.await? {
+            Ended::Now | Ended::Before => Outcome::Ended,
+            Ended::Superseded => Outcome::Lost,
+        })
+    }
+
+    async fn end(
+        &self,
+        question: &Question,
+        generation: Option<u64>,
+        code: &'static str,
+        retryable: bool,
+    ) -> Result<Ended, RedisError> {
         let (name, json) = words::error(question, code, retryable);
-        let ended = self.redis.fail_question(question, (name, &json)).await?;
-        if ended == crate::redis::Ended::Now {
-            self.metrics.gpt_replies_total.inc([code]);
+        let ended = self.redis.fail_question(question, generation, (name, &json)).await?;
+        match ended {
+            Ended::Now => self.metrics.gpt_replies_total.inc([code]),
+            Ended::Before => {}
+            Ended::Superseded => return Ok(ended),
         }
-        self.redis.finish_question(question).await
+        self.redis.finish_question(question).await?;
+        Ok(ended)
     }
 
     /// Answers a claimed question; `interrupted` resolves when it is to end before its time.
@@ -148,12 +171,10 @@ impl Answerer {
     ) -> Result<Outcome, RedisError> {
         let question = &claim.question;
         let Some(provider) = &self.model.provider else {
-            self.fail(question, "unconfigured", false).await?;
-            return Ok(Outcome::Ended);
+            return self.give_up(claim, "unconfigured", false).await;
         };
         if claim.left.is_zero() {
-            self.fail(question, "deadline", true).await?;
-            return Ok(Outcome::Ended);
+            return self.give_up(claim, "deadline", true).await;
         }
         if claim.generation > 1 {
             let (name, json) = words::reset(question, claim.generation);
@@ -176,14 +197,12 @@ impl Answerer {
         };
         let Some(prompt) = self.prompt(question).await? else {
             // It was deleted, or has no text.
-            self.fail(question, "cancelled", false).await?;
-            return Ok(Outcome::Ended);
+            return self.give_up(claim, "cancelled", false).await;
         };
         match self.stream(provider, &prompt, &mut reply, interrupted).await? {
             Stream::Complete => self.store(&reply, false).await,
             Stream::Interrupted(Interrupt::Cancelled) if reply.text.is_empty() => {
-                self.fail(question, "cancelled", false).await?;
-                Ok(Outcome::Ended)
+                self.give_up(claim, "cancelled", false).await
             }
             Stream::Interrupted(Interrupt::Cancelled) => self.store(&reply, true).await,
             Stream::Interrupted(Interrupt::Stopping) => Ok(Outcome::Again(Duration::ZERO)),
@@ -192,10 +211,7 @@ impl Answerer {
                 self.redis.finish_question_if_ended(question).await?;
                 Ok(Outcome::Lost)
             }
-            Stream::OutOfTime => {
-                self.fail(question, "deadline", true).await?;
-                Ok(Outcome::Ended)
-            }
+            Stream::OutOfTime => self.give_up(claim, "deadline", true).await,
             Stream::Failed(error) => self.failed(claim, &error).await,
         }
     }
@@ -219,8 +235,7 @@ impl Answerer {
         if !error.retryable() {
             self.redis.bury_question(&claim.question, error.code()).await?;
         }
-        self.fail(&claim.question, error.code(), error.retryable()).await?;
-        Ok(Outcome::Ended)
+        self.give_up(claim, error.code(), error.retryable()).await
     }
 
     /// The room's newest messages up to the question, as a prompt; `None` where nothing is asked any more.
@@ -376,7 +391,10 @@ impl Answerer {
             hash: 0,
             trace: question.trace.clone(),
             asks: false,
-            answers: Some(question.id.clone()),
+            answers: Some(Answers {
+                question: question.id.clone(),
+                generation: reply.claim.generation,
+            }),
         };
         let posted = self
             .redis
@@ -389,9 +407,9 @@ impl Answerer {
             }
             // It had ended before, or its room is gone.
             Some(Posted::Stored(_) | Posted::Conflict | Posted::RoomGone) => {}
+            Some(Posted::Superseded) => return Ok(Outcome::Lost),
             _ => return Ok(Outcome::Again(BACKOFF)),
         }
-        self.redis.forget_parts(question).await?;
         self.redis.finish_question(question).await?;
         Ok(Outcome::Ended)
     }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use futures::future::join_all;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +31,10 @@ const BEAT: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(3);
 /// How long to wait after a failure of Redis.
 const RETRY: Duration = Duration::from_millis(500);
+/// When a question that a failure of Redis interrupted goes on: not at once, as what failed may fail again.
+const GIVE_BACK: Duration = Duration::from_secs(1);
+/// Outboxes that are emptied at the same time: a question takes three round trips.
+const OUTBOXES_AT_ONCE: usize = 16;
 /// Workers that fell silent over one question before it is given up: it is what made them.
 const STALLS_MAX: u32 = 2;
 
@@ -82,44 +88,72 @@ impl Queue {
 
     /// Runs until cancelled; what is being answered then is handed over.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let loops = async {
+        let prepared = async {
             while let Err(error) = self.redis.prepare_questions().await {
                 tracing::debug!(%error, "the queue is not prepared yet");
                 tokio::time::sleep(RETRY).await;
             }
-            tokio::join!(
-                repeat(OUTBOX_POLL, "questions wait in their outboxes", || self.take_in()),
-                repeat(POLL, "questions are not taken", || self.take()),
-                repeat(BEAT, "holds are not renewed", || self.beat()),
-                repeat(SWEEP, "the queue is not swept", || self.sweep()),
-                self.follow_control(),
-            );
         };
-        tokio::select! {
-            () = loops => {}
-            () = stop.cancelled() => {}
+        if stop.run_until_cancelled(prepared).await.is_none() {
+            return;
         }
-        for held in lock(&self.held).values() {
-            held.interrupt(Interrupt::Stopping);
-        }
+        // A loop ends between two rounds: what was read of the queue must be claimed, or nobody takes it for a lease.
+        tokio::join!(
+            repeat(&stop, OUTBOX_POLL, "questions wait in their outboxes", || self
+                .take_in(&stop)),
+            repeat(&stop, POLL, "questions are not taken", || self.take(&stop)),
+            repeat(&stop, SWEEP, "lost questions are not taken over", || self
+                .take_over(&stop)),
+            repeat(&stop, SWEEP, "the queue is not swept", || self.sweep()),
+            repeat(&stop, BEAT, "holds are not renewed", || self.beat()),
+            stop.run_until_cancelled(self.follow_control()),
+            async {
+                stop.cancelled().await;
+                self.hand_over();
+            },
+        );
+        self.hand_over();
         self.tracker.close();
         self.tracker.wait().await;
     }
 
-    /// From the outboxes into the queue. Two workers may do the same: a question is queued once.
-    async fn take_in(&self) -> Result<(), RedisError> {
-        for partition in self.redis.asked_partitions().await? {
-            for (entry, question) in self.redis.asked(partition, BATCH).await? {
-                match question {
-                    // It was answered, and another worker has yet to remove it here.
-                    Some(question) if self.redis.has_ended(&question).await? => {}
-                    Some(question) => self.enqueue(&question).await?,
-                    None => tracing::error!(partition, entry, "unreadable question"),
-                }
-                self.redis.forget_asked(partition, &entry).await?;
-            }
+    fn hand_over(&self) {
+        for held in lock(&self.held).values() {
+            held.interrupt(Interrupt::Stopping);
         }
-        Ok(())
+    }
+
+    /// From the outboxes into the queue. Two workers may do the same: a question is queued once.
+    async fn take_in(&self, stop: &CancellationToken) -> Result<(), RedisError> {
+        let partitions = self.redis.asked_partitions().await?;
+        // Each in its order, as those of a room must be.
+        stream::iter(partitions)
+            .map(Ok)
+            .try_for_each_concurrent(OUTBOXES_AT_ONCE, async |partition| {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                self.take_in_of(partition).await
+            })
+            .await
+    }
+
+    async fn take_in_of(&self, partition: u16) -> Result<(), RedisError> {
+        let asked = self.redis.asked(partition, BATCH).await?;
+        let mut entries = Vec::with_capacity(asked.len());
+        for (entry, question) in asked {
+            match question {
+                // It was answered, and another worker has yet to remove it here.
+                Some(question) if self.redis.has_ended(&question).await? => {}
+                Some(question) => self.enqueue(&question).await?,
+                None => tracing::error!(partition, entry, "unreadable question"),
+            }
+            entries.push(entry);
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.redis.forget_asked(partition, entries).await
     }
 
     async fn enqueue(&self, question: &Question) -> Result<(), RedisError> {
@@ -135,48 +169,88 @@ impl Queue {
         self.answerer.fail(question, code, true).await
     }
 
-    /// From the queue to answers, as many as there is room for.
-    async fn take(self: &Arc<Self>) -> Result<(), RedisError> {
-        let free = self.slots.available_permits();
-        if free == 0 || self.redis.questions_braked().await? {
-            return Ok(());
-        }
-        for (entry, job) in self.redis.read_ready(&self.worker, free as u64).await? {
-            self.start(&entry, &job, false).await?;
+    /// From the queue to answers, until there is nothing more to do.
+    async fn take(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), RedisError> {
+        while let Some(slots) = self.free_slots(stop).await {
+            if self.redis.questions_braked().await? {
+                break;
+            }
+            let ready = self.redis.read_ready(&self.worker, slots.len() as u64).await?;
+            if ready.is_empty() {
+                break;
+            }
+            self.start(ready, slots, false).await;
         }
         Ok(())
     }
 
-    async fn start(self: &Arc<Self>, entry: &str, job: &str, stalled: bool) -> Result<(), RedisError> {
-        let Some(claim) = self.redis.claim_question(&self.worker, entry, job, stalled).await? else {
-            return Ok(());
-        };
-        let Ok(permit) = self.slots.clone().acquire_owned().await else {
-            return Ok(());
-        };
+    /// Waits until there is room for an answer and reserves as much as there is; nothing when this worker stops. Whoever
+    /// waits longest is first, so that lost questions have their turn while the queue is long.
+    async fn free_slots(&self, stop: &CancellationToken) -> Option<Vec<OwnedSemaphorePermit>> {
+        let first = stop.run_until_cancelled(self.slots.clone().acquire_owned());
+        let mut slots = vec![first.await?.ok()?];
+        while let Ok(slot) = self.slots.clone().try_acquire_owned() {
+            slots.push(slot);
+        }
+        Some(slots)
+    }
+
+    /// Claims jobs, given by their places and names, and answers them. What cannot be claimed now is taken over later.
+    async fn start(self: &Arc<Self>, jobs: Vec<(String, String)>, slots: Vec<OwnedSemaphorePermit>, stalled: bool) {
+        let claims = jobs.iter().map(|(entry, job)| async move {
+            let claim = self.redis.claim_question(&self.worker, entry, job, stalled).await;
+            claim.unwrap_or_else(|error| {
+                tracing::warn!(job, %error, "a question was not claimed");
+                None
+            })
+        });
+        let claims = join_all(claims).await;
+        for (claim, slot) in claims.into_iter().flatten().zip(slots) {
+            self.answer_apart(claim, slot);
+        }
+    }
+
+    fn answer_apart(self: &Arc<Self>, claim: Claim, slot: OwnedSemaphorePermit) {
+        let job = claim.question.job();
         let token = CancellationToken::new();
         let why = Arc::new(Mutex::new(None));
         let held = Held {
             running: Running {
-                job: job.to_owned(),
-                entry: entry.to_owned(),
+                job: job.clone(),
+                entry: claim.entry.clone(),
                 generation: claim.generation,
             },
             token: token.clone(),
             why: why.clone(),
         };
-        lock(&self.held).insert(job.to_owned(), held);
-        let (queue, job) = (self.clone(), job.to_owned());
+        lock(&self.held).insert(job.clone(), held);
+        let queue = self.clone();
         self.tracker.spawn(async move {
-            let outcome = queue.answer(&claim, &token, &why).await;
-            if let Err(error) = outcome {
-                // Its hold ends by itself, and another worker goes on.
+            if let Err(error) = queue.answer(&claim, &token, &why).await {
                 tracing::warn!(job, %error, "an answer was interrupted");
+                queue.give_back(&claim).await;
             }
-            lock(&queue.held).remove(&job);
-            drop(permit);
+            let mut held = lock(&queue.held);
+            // This worker may have taken over from itself.
+            if held
+                .get(&job)
+                .is_some_and(|held| held.running.generation == claim.generation)
+            {
+                held.remove(&job);
+            }
+            drop(slot);
         });
-        Ok(())
+    }
+
+    /// Hands a question over that a failure of Redis interrupted, once Redis is back; after a lease it is taken over anyway.
+    async fn give_back(&self, claim: &Claim) {
+        let began = Instant::now();
+        while began.elapsed() < LEASE {
+            match self.redis.put_off_question(claim, GIVE_BACK).await {
+                Ok(_) => return,
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
     }
 
     async fn answer(
@@ -221,16 +295,23 @@ impl Queue {
         Ok(())
     }
 
-    async fn sweep(self: &Arc<Self>) -> Result<(), RedisError> {
+    /// Questions whose worker has fallen silent.
+    async fn take_over(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), RedisError> {
+        while let Some(slots) = self.free_slots(stop).await {
+            let mut lost = self.redis.read_stalled(&self.worker, LEASE, slots.len() as u64).await?;
+            if lost.is_empty() {
+                break;
+            }
+            lost.retain(|(_, job)| !lock(&self.held).contains_key(job));
+            self.start(lost, slots, true).await;
+        }
+        Ok(())
+    }
+
+    async fn sweep(&self) -> Result<(), RedisError> {
         for question in self.redis.due_questions().await? {
             self.redis.bury_question(&question, "deadline").await?;
             self.answerer.fail(&question, "deadline", true).await?;
-        }
-        for (entry, job) in self.redis.read_stalled(&self.worker, LEASE).await? {
-            let ours = lock(&self.held).contains_key(&job);
-            if !ours {
-                self.start(&entry, &job, true).await?;
-            }
         }
         Ok(())
     }
@@ -271,24 +352,30 @@ impl Held {
     }
 }
 
-/// Does something again and again; failures are told once until it works again.
-async fn repeat<F: Future<Output = Result<(), RedisError>>>(period: Duration, what: &str, mut work: impl FnMut() -> F) {
+/// Does something again and again until cancelled; failures are told once until it works again.
+async fn repeat<F: Future<Output = Result<(), RedisError>>>(
+    stop: &CancellationToken,
+    period: Duration,
+    what: &str,
+    mut work: impl FnMut() -> F,
+) {
     let mut failing: Option<Instant> = None;
-    loop {
-        match work().await {
+    while !stop.is_cancelled() {
+        let pause = match work().await {
             Ok(()) => {
                 if let Some(since) = failing.take() {
                     tracing::info!(after = ?since.elapsed(), "the queue goes on");
                 }
-                tokio::time::sleep(period).await;
+                period
             }
             Err(error) => {
                 if failing.is_none() {
                     failing = Some(Instant::now());
                     tracing::warn!(%error, "{what}");
                 }
-                tokio::time::sleep(RETRY).await;
+                RETRY
             }
-        }
+        };
+        let _cancelled = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
     }
 }

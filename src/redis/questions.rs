@@ -116,6 +116,8 @@ pub enum Ended {
     Now,
     /// Before.
     Before,
+    /// Neither: a later claim answers it.
+    Superseded,
 }
 
 type Fields = HashMap<String, String>;
@@ -160,9 +162,9 @@ impl Redis {
         Ok(entries.into_iter().map(read).collect())
     }
 
-    /// Removes a question from its outbox.
-    pub async fn forget_asked(&self, partition: u16, entry: &str) -> Result<(), RedisError> {
-        let () = self.any()?.xdel(self.keys.gpt_outbox(partition), entry).await?;
+    /// Removes questions from their outbox.
+    pub async fn forget_asked(&self, partition: u16, entries: Vec<String>) -> Result<(), RedisError> {
+        let () = self.any()?.xdel(self.keys.gpt_outbox(partition), entries).await?;
         Ok(())
     }
 
@@ -212,20 +214,32 @@ impl Redis {
             .collect())
     }
 
-    /// Takes jobs whose worker has been silent for `idle`; their places and names.
-    pub async fn read_stalled(&self, worker: &str, idle: Duration) -> Result<Vec<(String, String)>, RedisError> {
+    /// Takes up to `count` jobs whose worker has been silent for `idle`; their places and names.
+    pub async fn read_stalled(
+        &self,
+        worker: &str,
+        idle: Duration,
+        count: u64,
+    ) -> Result<Vec<(String, String)>, RedisError> {
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-        let (_next, entries): (String, Vec<(String, Fields)>) = self
-            .any()?
-            .xautoclaim_values(GPT_READY, GROUP, worker, idle, "0", Some(100), false)
-            .await?;
-        Ok(entries
-            .into_iter()
-            .filter_map(|(entry, mut fields)| Some((entry, fields.remove("j")?)))
-            .collect())
+        let mut from = "0-0".to_owned();
+        loop {
+            // One call looks at ten times as many as it takes, and others may be held before the stalled ones.
+            let (next, entries): (String, Vec<(String, Fields)>) = self
+                .any()?
+                .xautoclaim_values(GPT_READY, GROUP, worker, idle, from, Some(count), false)
+                .await?;
+            if next == "0-0" || !entries.is_empty() {
+                let entries = entries.into_iter();
+                return Ok(entries
+                    .filter_map(|(entry, mut fields)| Some((entry, fields.remove("j")?)))
+                    .collect());
+            }
+            from = next;
+        }
     }
 
-    /// Makes this worker the only one that may write about a job; `None` when the job is over.
+    /// Makes this worker the only one that may write about a job; `None` when the job is over, or another worker has it.
     pub async fn claim_question(
         &self,
         worker: &str,
@@ -234,9 +248,9 @@ impl Redis {
         stalled: bool,
     ) -> Result<Option<Claim>, RedisError> {
         let args = vec![worker.into(), entry.into(), if stalled { "1" } else { "0" }.into()];
-        let answer: Vec<String> = call(&self.scripts.gpt_claim, self.any()?, vec![keys::gpt_job(job)], args).await?;
+        let key_names = vec![GPT_READY.to_owned(), keys::gpt_job(job)];
+        let answer: Vec<String> = call(&self.scripts.gpt_claim, self.any()?, key_names, args).await?;
         let Ok([room, id, user, trace, generation, stalls, left]) = <[String; 7]>::try_from(answer) else {
-            let () = self.any()?.xack(GPT_READY, GROUP, entry).await?;
             return Ok(None);
         };
         let claim = || {
@@ -365,20 +379,33 @@ impl Redis {
         Ok(told == 1)
     }
 
-    /// Ends a question without a reply, unless it has ended, and tells the room.
-    pub async fn fail_question(&self, question: &Question, event: (&str, &str)) -> Result<Ended, RedisError> {
+    /// Ends a question without a reply, unless it has ended, and tells the room; with a generation only while no later
+    /// claim writes the reply.
+    pub async fn fail_question(
+        &self,
+        question: &Question,
+        generation: Option<u64>,
+        event: (&str, &str),
+    ) -> Result<Ended, RedisError> {
         let (name, json) = event;
         let args = vec![
             self.publish_verb().into(),
             question.reply().into(),
             format!("~ {name} {json}").into(),
             ms(END_TTL).into(),
+            generation
+                .map_or_else(String::new, |generation| generation.to_string())
+                .into(),
         ];
         let key_names = self.part_keys(question);
         let ended: i64 = self
             .call_for_room(&question.room, &self.scripts.gpt_fail, key_names, args)
             .await?;
-        Ok(if ended == 1 { Ended::Now } else { Ended::Before })
+        Ok(match ended {
+            1 => Ended::Now,
+            0 => Ended::Before,
+            _ => Ended::Superseded,
+        })
     }
 
     fn part_keys(&self, question: &Question) -> Vec<String> {
@@ -387,15 +414,6 @@ impl Redis {
             self.keys.live(&question.room),
             self.keys.gpt_end(&question.room, &question.id),
         ]
-    }
-
-    /// Forgets what was written of a reply: it is in the log.
-    pub async fn forget_parts(&self, question: &Question) -> Result<(), RedisError> {
-        let client = self.for_room(&question.room, super::client::Purpose::Other)?;
-        let () = client
-            .hdel(self.keys.gpt_parts(&question.room), question.reply())
-            .await?;
-        Ok(())
     }
 
     /// Whether a question has ended.
