@@ -1,0 +1,421 @@
+//! The queue of questions in plain Rust: who may answer what, and what ended how.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use roomcast::redis::{Enqueued, Question};
+
+use super::wire::{Answer, Wire};
+
+/// More than one user's share, so that it is used up.
+pub const ROOMS: usize = 24;
+const ROOM_MAX: usize = 4;
+const USER_MAX: usize = 21;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Reply,
+    Error,
+}
+
+#[derive(Debug)]
+pub struct Asked {
+    pub question: Question,
+    pub room: usize,
+    user: usize,
+    pub ended: Option<End>,
+    told: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Waiting,
+    Ready,
+    Running,
+    Delayed,
+}
+
+/// A question that is open.
+#[derive(Debug)]
+pub struct Job {
+    state: State,
+    generation: u64,
+    stalls: u32,
+    worker: Option<usize>,
+    entry: Option<String>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    entry: String,
+    number: usize,
+    worker: usize,
+}
+
+/// A reply that is being written: claim, newest piece, text.
+type Written = (u64, Option<u64>, String);
+
+/// Questions are numbers: the order in which they were asked.
+#[derive(Debug)]
+pub struct Model {
+    pub asked: Vec<Asked>,
+    pub outboxes: Vec<VecDeque<usize>>,
+    pub jobs: BTreeMap<usize, Job>,
+    rooms: Vec<VecDeque<usize>>,
+    users: Vec<VecDeque<usize>>,
+    /// What is in the stream and was never read.
+    unread: VecDeque<usize>,
+    /// What was read and not acknowledged, in the stream's order.
+    pending: Vec<Pending>,
+    written: HashMap<usize, Written>,
+}
+
+impl Model {
+    pub fn new(users: usize) -> Self {
+        Self {
+            asked: Vec::new(),
+            outboxes: vec![VecDeque::new(); usize::from(super::server::PARTITIONS)],
+            jobs: BTreeMap::new(),
+            rooms: vec![VecDeque::new(); ROOMS],
+            users: vec![VecDeque::new(); users],
+            unread: VecDeque::new(),
+            pending: Vec::new(),
+            written: HashMap::new(),
+        }
+    }
+
+    pub fn ask(&mut self, question: Question, room: usize, user: usize, partition: usize) {
+        self.outboxes[partition].push_back(self.asked.len());
+        self.asked.push(Asked {
+            question,
+            room,
+            user,
+            ended: None,
+            told: 0,
+        });
+    }
+
+    pub fn enqueue(&mut self, number: usize) -> Enqueued {
+        let (room, user) = (self.asked[number].room, self.asked[number].user);
+        let before = self.rooms[room].len();
+        if self.jobs.contains_key(&number) {
+            return Enqueued::Known;
+        } else if before >= ROOM_MAX {
+            return Enqueued::RoomBusy;
+        } else if before == 0 && self.users[user].len() >= USER_MAX {
+            return Enqueued::UserBusy;
+        }
+        let job = Job {
+            state: State::Waiting,
+            generation: 0,
+            stalls: 0,
+            worker: None,
+            entry: None,
+        };
+        self.jobs.insert(number, job);
+        self.rooms[room].push_back(number);
+        if before == 0 {
+            self.offer(number);
+        }
+        Enqueued::Queued(before as u64)
+    }
+
+    fn offer(&mut self, number: usize) {
+        let user = self.asked[number].user;
+        self.users[user].push_back(number);
+        if self.users[user].len() == 1 {
+            self.make_ready(number);
+        }
+    }
+
+    fn make_ready(&mut self, number: usize) {
+        self.jobs.get_mut(&number).unwrap().state = State::Ready;
+        self.unread.push_back(number);
+    }
+
+    pub fn read(&mut self, worker: usize, count: usize, entries: &[(String, String)]) -> Vec<usize> {
+        let read: Vec<usize> = self.unread.drain(..count.min(self.unread.len())).collect();
+        for (number, (entry, _)) in read.iter().zip(entries) {
+            self.pending.push(Pending {
+                entry: entry.clone(),
+                number: *number,
+                worker,
+            });
+        }
+        read
+    }
+
+    pub fn take_over(&mut self, worker: usize, count: usize) -> Vec<(String, usize)> {
+        let taken = self.pending.iter_mut().take(count);
+        taken
+            .map(|pending| {
+                pending.worker = worker;
+                (pending.entry.clone(), pending.number)
+            })
+            .collect()
+    }
+
+    /// Generation and stalls of the claim.
+    pub fn claim(&mut self, worker: usize, entry: &str, number: usize, stalled: bool) -> Option<(u64, u32)> {
+        let at = |pending: &Pending| pending.entry == entry && pending.worker == worker;
+        self.pending.iter().find(|pending| at(pending))?;
+        let Some(job) = self.jobs.get_mut(&number) else {
+            self.acknowledge(entry);
+            return None;
+        };
+        job.generation += 1;
+        job.stalls += u32::from(stalled);
+        (job.state, job.worker, job.entry) = (State::Running, Some(worker), Some(entry.to_owned()));
+        Some((job.generation, job.stalls))
+    }
+
+    fn acknowledge(&mut self, entry: &str) {
+        self.pending.retain(|pending| pending.entry != entry);
+    }
+
+    pub fn beat(&mut self, worker: usize, entry: &str, number: usize, generation: u64) -> bool {
+        let held = |job: &Job| job.generation == generation && job.worker == Some(worker);
+        if !self.jobs.get(&number).is_some_and(held) {
+            return false;
+        }
+        for pending in &mut self.pending {
+            if pending.entry == entry {
+                pending.worker = worker;
+            }
+        }
+        true
+    }
+
+    fn superseded(&self, number: usize, generation: u64) -> bool {
+        self.written.get(&number).is_some_and(|written| written.0 > generation)
+    }
+
+    pub fn next_index(&self, number: usize, generation: u64) -> u64 {
+        let known = self.written.get(&number).filter(|written| written.0 == generation);
+        known.and_then(|written| written.1).map_or(0, |index| index + 1)
+    }
+
+    pub fn write(&mut self, number: usize, generation: u64, index: Option<u64>, text: &str) -> bool {
+        if self.asked[number].ended.is_some() || self.superseded(number, generation) {
+            return false;
+        }
+        let written = self.written.entry(number).or_default();
+        if written.0 != generation || index.is_none() {
+            written.2.clear();
+        }
+        (written.0, written.1) = (generation, index);
+        written.2.push_str(text);
+        true
+    }
+
+    pub fn parts_of(&self, room: usize) -> Vec<(String, u64, Option<u64>, String)> {
+        let of_room = self
+            .written
+            .iter()
+            .filter(|(number, _)| self.asked[**number].room == room);
+        let mut parts: Vec<_> = of_room
+            .map(|(number, (generation, index, text))| {
+                let reply = self.asked[*number].question.reply();
+                (reply, *generation, *index, text.clone())
+            })
+            .collect();
+        parts.sort();
+        parts
+    }
+
+    pub fn store(&mut self, number: usize, generation: u64) -> &'static str {
+        match self.asked[number].ended {
+            Some(End::Reply) => "dup",
+            Some(End::Error) => "conflict",
+            None if self.superseded(number, generation) => "superseded",
+            None => {
+                self.end(number, End::Reply);
+                "stored"
+            }
+        }
+    }
+
+    pub fn fail(&mut self, number: usize, generation: Option<u64>) -> &'static str {
+        if self.asked[number].ended.is_some() {
+            return "before";
+        }
+        if generation.is_some_and(|generation| self.superseded(number, generation)) {
+            return "superseded";
+        }
+        self.end(number, End::Error);
+        "now"
+    }
+
+    fn end(&mut self, number: usize, end: End) {
+        self.asked[number].ended = Some(end);
+        self.written.remove(&number);
+    }
+
+    pub fn finish(&mut self, number: usize) {
+        let Some(job) = self.jobs.remove(&number) else { return };
+        if let Some(entry) = job.entry {
+            self.acknowledge(&entry);
+        }
+        let (room, user) = (self.asked[number].room, self.asked[number].user);
+        let first_of_user = self.users[user].front() == Some(&number);
+        let first_of_room = self.rooms[room].front() == Some(&number);
+        self.users[user].retain(|other| *other != number);
+        self.rooms[room].retain(|other| *other != number);
+        if let (true, Some(following)) = (first_of_user, self.users[user].front()) {
+            self.make_ready(*following);
+        }
+        if let (true, Some(following)) = (first_of_room, self.rooms[room].front()) {
+            self.offer(*following);
+        }
+    }
+
+    pub fn put_off(&mut self, number: usize, entry: &str, generation: u64, at_once: bool) -> bool {
+        let running = |job: &&mut Job| job.generation == generation && job.state == State::Running;
+        let Some(job) = self.jobs.get_mut(&number).filter(running) else {
+            return false;
+        };
+        (job.state, job.worker) = (State::Delayed, None);
+        self.acknowledge(entry);
+        if at_once {
+            self.make_ready(number);
+        }
+        true
+    }
+
+    pub fn in_state(&self, state: State) -> Vec<usize> {
+        let jobs = self.jobs.iter().filter(|(_, job)| job.state == state);
+        jobs.map(|(number, _)| *number).collect()
+    }
+
+    pub fn wake(&mut self, delayed: &[usize]) {
+        for number in delayed {
+            self.make_ready(*number);
+        }
+    }
+
+    /// A reply or an error was told to the room.
+    pub fn told(&mut self, room: &str, reply: &str) {
+        let of_room = self
+            .asked
+            .iter_mut()
+            .filter(|asked| asked.question.room.as_str() == room);
+        let asked = of_room.into_iter().find(|asked| asked.question.reply() == reply);
+        asked.unwrap().told += 1;
+    }
+
+    pub fn check_told(&self) -> Result<(), TestCaseError> {
+        for asked in &self.asked {
+            let expected = u32::from(asked.ended.is_some());
+            prop_assert_eq!(asked.told, expected, "ends told of {:?}", asked.question);
+        }
+        Ok(())
+    }
+
+    pub fn check_all_ended(&self) -> Result<(), TestCaseError> {
+        let open: Vec<_> = self.asked.iter().filter(|asked| asked.ended.is_none()).collect();
+        prop_assert!(open.is_empty(), "without an end: {:?}", open);
+        Ok(())
+    }
+
+    pub fn is_over(&self) -> bool {
+        let outboxes = self.outboxes.iter().all(VecDeque::is_empty);
+        outboxes && self.jobs.is_empty() && self.unread.is_empty() && self.pending.is_empty()
+    }
+
+    /// Holds what is in Redis against this, and against what must always hold.
+    pub fn check(&self, found: &Found) -> Result<(), TestCaseError> {
+        let job = |number: &usize| self.asked[*number].question.job();
+        let lists = |kind: &str, lists: &[VecDeque<usize>], name: &dyn Fn(&Asked) -> String| {
+            let lists = lists.iter().filter(|list| !list.is_empty());
+            let named = lists.map(|list| {
+                let key = format!("rc:{{gpt}}:{kind}:{}", name(&self.asked[list[0]]));
+                (key, list.iter().map(job).collect::<Vec<_>>())
+            });
+            named.collect::<BTreeMap<_, _>>()
+        };
+        let rooms = lists("room", &self.rooms, &|asked| asked.question.room.to_string());
+        let users = lists("user", &self.users, &|asked| asked.question.user.to_string());
+        prop_assert_eq!(&found.lists, &rooms.into_iter().chain(users).collect());
+        let jobs: BTreeMap<String, (String, String)> = self
+            .jobs
+            .iter()
+            .map(|(number, job_of)| {
+                let state = format!("{:?}", job_of.state).to_lowercase();
+                (job(number), (job_of.generation.to_string(), state))
+            })
+            .collect();
+        prop_assert_eq!(&found.jobs, &jobs);
+        let open: BTreeSet<String> = jobs.keys().cloned().collect();
+        prop_assert_eq!(&found.open, &open);
+        let delayed: BTreeSet<String> = self.in_state(State::Delayed).iter().map(job).collect();
+        prop_assert_eq!(&found.delayed, &delayed);
+        // What autoscaling reads is what could be done, and never unknown.
+        prop_assert_eq!(&found.lag, &Answer::Number(self.unread.len() as i64), "lag");
+        prop_assert_eq!(&found.pending, &Answer::Number(self.pending.len() as i64), "pending");
+        let mut runnable: HashMap<(bool, usize), usize> = HashMap::new();
+        for (number, job_of) in &self.jobs {
+            if job_of.state == State::Waiting {
+                continue;
+            }
+            let asked = &self.asked[*number];
+            *runnable.entry((false, asked.room)).or_default() += 1;
+            *runnable.entry((true, asked.user)).or_default() += 1;
+            let there = job_of.state == State::Delayed
+                || self.unread.contains(number)
+                || self.pending.iter().any(|pending| pending.number == *number);
+            prop_assert!(there, "{:?} waits for ever", asked.question);
+        }
+        prop_assert!(runnable.values().all(|count| *count == 1), "{:?}", runnable);
+        Ok(())
+    }
+}
+
+/// The queue's keys.
+#[derive(Debug)]
+pub struct Found {
+    lists: BTreeMap<String, Vec<String>>,
+    jobs: BTreeMap<String, (String, String)>,
+    open: BTreeSet<String>,
+    delayed: BTreeSet<String>,
+    lag: Answer,
+    pending: Answer,
+}
+
+impl Found {
+    pub async fn read(wire: &mut Wire) -> Self {
+        let (mut lists, mut jobs) = (BTreeMap::new(), BTreeMap::new());
+        for key in texts(wire.call(&["KEYS", "rc:{gpt}:*"]).await) {
+            if let Some(job) = key.strip_prefix("rc:{gpt}:job:") {
+                let fields = texts(wire.call(&["HMGET", &key, "gen", "state"]).await);
+                jobs.insert(job.to_owned(), (fields[0].clone(), fields[1].clone()));
+            } else if key.starts_with("rc:{gpt}:room:") || key.starts_with("rc:{gpt}:user:") {
+                let list = texts(wire.call(&["LRANGE", &key, "0", "-1"]).await);
+                lists.insert(key, list);
+            }
+        }
+        let set = async |wire: &mut Wire, key: &str| {
+            let members = wire.call(&["ZRANGE", key, "0", "-1"]).await;
+            texts(members).into_iter().collect::<BTreeSet<String>>()
+        };
+        let (open, delayed) = (set(wire, "rc:{gpt}:open").await, set(wire, "rc:{gpt}:delayed").await);
+        let groups = wire.call(&["XINFO", "GROUPS", "rc:{gpt}:ready"]).await.list();
+        let group = groups.into_iter().next().unwrap().list();
+        let field = |name: &str| {
+            let at = group.iter().step_by(2).position(|field| field.text() == name);
+            group[2 * at.unwrap() + 1].clone()
+        };
+        Self {
+            lists,
+            jobs,
+            open,
+            delayed,
+            lag: field("lag"),
+            pending: field("pending"),
+        }
+    }
+}
+
+fn texts(answer: Answer) -> Vec<String> {
+    answer.list().iter().map(Answer::text).collect()
+}
