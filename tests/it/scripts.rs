@@ -8,6 +8,8 @@ mod model;
 mod nodes;
 mod op;
 mod questions;
+mod queue_acts;
+mod queue_found;
 mod queue_model;
 mod run;
 mod server;
@@ -131,7 +133,7 @@ fn every_question_to_the_model_ends_once_as_in_the_model_of_the_queue() {
     let server = check_on(
         32,
         kept!("questions"),
-        &questions::acts(),
+        &queue_acts::acts(),
         Server::start_cluster,
         async |server, acts| questions::run(server, &acts).await,
     );
@@ -151,7 +153,7 @@ fn questions_on_valkey_behave_as_on_redis() {
     check_on(
         16,
         kept!("questions"),
-        &questions::acts(),
+        &queue_acts::acts(),
         Server::start_valkey,
         async |server, acts| questions::run(server, &acts).await,
     );

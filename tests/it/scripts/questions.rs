@@ -4,77 +4,21 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
 use roomcast::model::{EventKind, RoomId, UserId};
-use roomcast::redis::{Answers, Authority, Draft, Ended, Enqueued, Part, PostLimits, Posted, Question, Running};
+use roomcast::redis::{Answers, Authority, Claim, Draft, Ended, Enqueued, Part, PostLimits, Posted, Question, Running};
 use std::time::Duration;
 
 use super::op::USERS;
+use super::queue_acts::Act;
 use super::queue_model::{Model, ROOMS, State};
 use super::server::{PARTITIONS, Server};
 
-const WORKERS: [&str; 3] = ["w0", "w1", "w2"];
+pub const WORKERS: [&str; 3] = ["w0", "w1", "w2"];
 /// No question's time is over by itself during a case.
 const LONG: Duration = Duration::from_secs(600);
 const LIMITS: PostLimits = PostLimits {
     log_max_len: 1000,
     archive_max_bytes: usize::MAX >> 1,
 };
-
-#[derive(Debug, Clone)]
-pub enum Act {
-    Ask(usize, usize),
-    /// A user asks in every room.
-    AskEverywhere(usize),
-    /// A worker takes the oldest question of an outbox in; if it dies on the way, the question stays there.
-    TakeIn(u16, bool),
-    /// A worker that stood still takes a question in that may have ended meanwhile.
-    TakeInLate(Index),
-    Read(usize, u64),
-    /// A worker claims something that it has read, perhaps long ago.
-    Claim(usize, Index),
-    /// A worker takes over what the others have, which all have fallen silent.
-    TakeOver(usize, u64),
-    Beat(usize),
-    /// Under any claim there ever was.
-    Write(Index, bool),
-    Store(Index),
-    GiveUp(Index),
-    PutOff(Index, bool),
-    /// Somebody cancels.
-    Cancel(Index),
-    /// Whoever notices lets the room and the user of a question go on that has ended.
-    Finish(Index),
-    /// What waits for another attempt has waited long enough.
-    Wake,
-    Overdue(Index),
-    FlushScripts,
-}
-
-pub fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let user = || 0..USERS.len();
-    let worker = || 0..WORKERS.len();
-    let pick = any::<Index>;
-    let room = prop_oneof![4 => 0..3_usize, 1 => 0..ROOMS];
-    let act = prop_oneof![
-        16 => (room, user()).prop_map(|(room, user)| Act::Ask(room, user)),
-        1 => user().prop_map(Act::AskEverywhere),
-        16 => (0..PARTITIONS, prop::bool::weighted(0.2)).prop_map(|(partition, dies)| Act::TakeIn(partition, dies)),
-        2 => pick().prop_map(Act::TakeInLate),
-        12 => (worker(), 1..4_u64).prop_map(|(worker, count)| Act::Read(worker, count)),
-        14 => (worker(), pick()).prop_map(|(worker, pick)| Act::Claim(worker, pick)),
-        4 => (worker(), 1..4_u64).prop_map(|(worker, count)| Act::TakeOver(worker, count)),
-        3 => worker().prop_map(Act::Beat),
-        8 => (pick(), prop::bool::weighted(0.3)).prop_map(|(pick, anew)| Act::Write(pick, anew)),
-        6 => pick().prop_map(Act::Store),
-        4 => pick().prop_map(Act::GiveUp),
-        5 => (pick(), any::<bool>()).prop_map(|(pick, at_once)| Act::PutOff(pick, at_once)),
-        3 => pick().prop_map(Act::Cancel),
-        8 => pick().prop_map(Act::Finish),
-        3 => Just(Act::Wake),
-        2 => pick().prop_map(Act::Overdue),
-        1 => Just(Act::FlushScripts),
-    ];
-    prop::collection::vec(act, 1..80)
-}
 
 /// The queue on the server next to the model of it.
 struct Run<'a> {
@@ -83,7 +27,7 @@ struct Run<'a> {
     /// What each worker has ever read: place and question.
     read: Vec<Vec<(String, usize)>>,
     /// Every claim there ever was: worker, place, question, generation.
-    claims: Vec<(usize, roomcast::redis::Claim, usize)>,
+    claims: Vec<(usize, Claim, usize)>,
 }
 
 pub async fn run(server: &mut Server, acts: &[Act]) -> Result<(), TestCaseError> {
@@ -187,6 +131,7 @@ impl Run<'_> {
                 let overdue = self.pick(*pick).filter(|number| self.model.jobs.contains_key(number));
                 self.wake(overdue).await
             }
+            Act::WakeLate(pick, stores) => self.wake_late(*pick, *stores).await,
             Act::FlushScripts => {
                 self.server.wire.call(&["SCRIPT", "FLUSH"]).await;
                 Ok(())
@@ -335,7 +280,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn write(&mut self, claim: &roomcast::redis::Claim, number: usize, anew: bool) -> Result<(), TestCaseError> {
+    async fn write(&mut self, claim: &Claim, number: usize, anew: bool) -> Result<(), TestCaseError> {
         let text = if anew { "" } else { "a|\n%1 b" };
         let index = (!anew).then(|| self.model.next_index(number, claim.generation));
         let part = Part {
@@ -352,7 +297,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn store(&mut self, claim: &roomcast::redis::Claim, number: usize) -> Result<(), TestCaseError> {
+    async fn store(&mut self, claim: &Claim, number: usize) -> Result<(), TestCaseError> {
         let question = &claim.question;
         let answers = Answers {
             question: question.id.clone(),
@@ -370,6 +315,25 @@ impl Run<'_> {
         prop_assert_eq!(what, self.model.store(number, claim.generation));
         prop_assert!(id.is_none_or(|id| id == question.reply()));
         Ok(())
+    }
+
+    async fn wake_late(&mut self, pick: Index, stores: bool) -> Result<(), TestCaseError> {
+        let running = |(_, claim, number): &&(usize, Claim, usize)| self.model.is_running(*number, claim.generation);
+        let running: Vec<_> = self.claims.iter().filter(running).cloned().collect();
+        if running.is_empty() {
+            return Ok(());
+        }
+        let (worker, late, number) = pick.get(&running).clone();
+        self.take_over((worker + 1) % WORKERS.len(), 1000).await?;
+        let last = self.claims.iter().rfind(|(_, _, other)| *other == number);
+        let (_, claim, _) = last.unwrap().clone();
+        prop_assert!(claim.generation > late.generation, "nobody took over");
+        self.write(&claim, number, true).await?;
+        if stores {
+            self.store(&late, number).await
+        } else {
+            self.fail(number, Some(late.generation)).await
+        }
     }
 
     /// Ends a question with an error, by whoever has this generation, or by somebody else.
@@ -397,12 +361,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn put_off(
-        &mut self,
-        claim: &roomcast::redis::Claim,
-        number: usize,
-        at_once: bool,
-    ) -> Result<(), TestCaseError> {
+    async fn put_off(&mut self, claim: &Claim, number: usize, at_once: bool) -> Result<(), TestCaseError> {
         let delay = if at_once { Duration::ZERO } else { LONG };
         let done = self.server.redis.put_off_question(claim, delay).await.unwrap();
         let expected = self.model.put_off(number, &claim.entry, claim.generation, at_once);
@@ -448,7 +407,7 @@ impl Run<'_> {
             }
         }
         self.model.check_told()?;
-        let found = super::queue_model::Found::read(&mut self.server.wire).await;
+        let found = super::queue_found::Found::read(&mut self.server.wire).await;
         self.model.check(&found)
     }
 

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use roomcast::redis::{Enqueued, Question};
 
-use super::wire::{Answer, Wire};
+use super::queue_found::Found;
+use super::wire::Answer;
 
 /// More than one user's share, so that it is used up.
 pub const ROOMS: usize = 24;
@@ -294,6 +295,11 @@ impl Model {
         }
     }
 
+    pub fn is_running(&self, number: usize, generation: u64) -> bool {
+        let job = self.jobs.get(&number);
+        job.is_some_and(|job| job.state == State::Running && job.generation == generation)
+    }
+
     /// A reply or an error was told to the room.
     pub fn told(&mut self, room: &str, reply: &str) {
         let of_room = self
@@ -369,53 +375,4 @@ impl Model {
         prop_assert!(runnable.values().all(|count| *count == 1), "{:?}", runnable);
         Ok(())
     }
-}
-
-/// The queue's keys.
-#[derive(Debug)]
-pub struct Found {
-    lists: BTreeMap<String, Vec<String>>,
-    jobs: BTreeMap<String, (String, String)>,
-    open: BTreeSet<String>,
-    delayed: BTreeSet<String>,
-    lag: Answer,
-    pending: Answer,
-}
-
-impl Found {
-    pub async fn read(wire: &mut Wire) -> Self {
-        let (mut lists, mut jobs) = (BTreeMap::new(), BTreeMap::new());
-        for key in texts(wire.call(&["KEYS", "rc:{gpt}:*"]).await) {
-            if let Some(job) = key.strip_prefix("rc:{gpt}:job:") {
-                let fields = texts(wire.call(&["HMGET", &key, "gen", "state"]).await);
-                jobs.insert(job.to_owned(), (fields[0].clone(), fields[1].clone()));
-            } else if key.starts_with("rc:{gpt}:room:") || key.starts_with("rc:{gpt}:user:") {
-                let list = texts(wire.call(&["LRANGE", &key, "0", "-1"]).await);
-                lists.insert(key, list);
-            }
-        }
-        let set = async |wire: &mut Wire, key: &str| {
-            let members = wire.call(&["ZRANGE", key, "0", "-1"]).await;
-            texts(members).into_iter().collect::<BTreeSet<String>>()
-        };
-        let (open, delayed) = (set(wire, "rc:{gpt}:open").await, set(wire, "rc:{gpt}:delayed").await);
-        let groups = wire.call(&["XINFO", "GROUPS", "rc:{gpt}:ready"]).await.list();
-        let group = groups.into_iter().next().unwrap().list();
-        let field = |name: &str| {
-            let at = group.iter().step_by(2).position(|field| field.text() == name);
-            group[2 * at.unwrap() + 1].clone()
-        };
-        Self {
-            lists,
-            jobs,
-            open,
-            delayed,
-            lag: field("lag"),
-            pending: field("pending"),
-        }
-    }
-}
-
-fn texts(answer: Answer) -> Vec<String> {
-    answer.list().iter().map(Answer::text).collect()
 }
