@@ -16,10 +16,10 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Puts a job where workers take it from.
+-- Puts a job where workers take it from. Only by this entry can it be claimed: an ended job may leave one behind.
 local function make_ready(job)
-  redis.call('HSET', job_key(job), 'state', 'ready')
-  redis.call('XADD', READY, '*', 'j', job)
+  local entry = redis.call('XADD', READY, '*', 'j', job)
+  redis.call('HSET', job_key(job), 'state', 'ready', 'entry', entry)
 end
 
 -- A job is the first of its room: it waits for its user, and is ready when it is the first there too.

@@ -44,12 +44,14 @@ pub struct Job {
     generation: u64,
     stalls: u32,
     worker: Option<usize>,
-    entry: Option<String>,
+    /// By which entry it can be claimed.
+    ticket: u64,
 }
 
 #[derive(Debug)]
 struct Pending {
     entry: String,
+    ticket: u64,
     number: usize,
     worker: usize,
 }
@@ -66,7 +68,9 @@ pub struct Model {
     rooms: Vec<VecDeque<usize>>,
     users: Vec<VecDeque<usize>>,
     /// What is in the stream and was never read.
-    unread: VecDeque<usize>,
+    unread: VecDeque<(u64, usize)>,
+    /// How many entries there ever were.
+    tickets: u64,
     /// What was read and not acknowledged, in the stream's order.
     pending: Vec<Pending>,
     written: HashMap<usize, Written>,
@@ -81,6 +85,7 @@ impl Model {
             rooms: vec![VecDeque::new(); ROOMS],
             users: vec![VecDeque::new(); users],
             unread: VecDeque::new(),
+            tickets: 0,
             pending: Vec::new(),
             written: HashMap::new(),
         }
@@ -112,7 +117,7 @@ impl Model {
             generation: 0,
             stalls: 0,
             worker: None,
-            entry: None,
+            ticket: 0,
         };
         self.jobs.insert(number, job);
         self.rooms[room].push_back(number);
@@ -131,20 +136,23 @@ impl Model {
     }
 
     fn make_ready(&mut self, number: usize) {
-        self.jobs.get_mut(&number).unwrap().state = State::Ready;
-        self.unread.push_back(number);
+        self.tickets += 1;
+        let job = self.jobs.get_mut(&number).unwrap();
+        (job.state, job.ticket) = (State::Ready, self.tickets);
+        self.unread.push_back((self.tickets, number));
     }
 
     pub fn read(&mut self, worker: usize, count: usize, entries: &[(String, String)]) -> Vec<usize> {
-        let read: Vec<usize> = self.unread.drain(..count.min(self.unread.len())).collect();
-        for (number, (entry, _)) in read.iter().zip(entries) {
+        let read: Vec<(u64, usize)> = self.unread.drain(..count.min(self.unread.len())).collect();
+        for ((ticket, number), (entry, _)) in read.iter().zip(entries) {
             self.pending.push(Pending {
                 entry: entry.clone(),
+                ticket: *ticket,
                 number: *number,
                 worker,
             });
         }
-        read
+        read.into_iter().map(|(_, number)| number).collect()
     }
 
     pub fn take_over(&mut self, worker: usize, count: usize) -> Vec<(String, usize)> {
@@ -160,14 +168,14 @@ impl Model {
     /// Generation and stalls of the claim.
     pub fn claim(&mut self, worker: usize, entry: &str, number: usize, stalled: bool) -> Option<(u64, u32)> {
         let at = |pending: &Pending| pending.entry == entry && pending.worker == worker;
-        self.pending.iter().find(|pending| at(pending))?;
-        let Some(job) = self.jobs.get_mut(&number) else {
+        let ticket = self.pending.iter().find(|pending| at(pending))?.ticket;
+        let Some(job) = self.jobs.get_mut(&number).filter(|job| job.ticket == ticket) else {
             self.acknowledge(entry);
             return None;
         };
         job.generation += 1;
         job.stalls += u32::from(stalled);
-        (job.state, job.worker, job.entry) = (State::Running, Some(worker), Some(entry.to_owned()));
+        (job.state, job.worker) = (State::Running, Some(worker));
         Some((job.generation, job.stalls))
     }
 
@@ -255,9 +263,7 @@ impl Model {
 
     pub fn finish(&mut self, number: usize) {
         let Some(job) = self.jobs.remove(&number) else { return };
-        if let Some(entry) = job.entry {
-            self.acknowledge(&entry);
-        }
+        self.pending.retain(|pending| pending.ticket != job.ticket);
         let (room, user) = (self.asked[number].room, self.asked[number].user);
         let first_of_user = self.users[user].front() == Some(&number);
         let first_of_room = self.rooms[room].front() == Some(&number);
@@ -368,8 +374,8 @@ impl Model {
             *runnable.entry((false, asked.room)).or_default() += 1;
             *runnable.entry((true, asked.user)).or_default() += 1;
             let there = job_of.state == State::Delayed
-                || self.unread.contains(number)
-                || self.pending.iter().any(|pending| pending.number == *number);
+                || self.unread.iter().any(|(ticket, _)| *ticket == job_of.ticket)
+                || self.pending.iter().any(|pending| pending.ticket == job_of.ticket);
             prop_assert!(there, "{:?} waits for ever", asked.question);
         }
         prop_assert!(runnable.values().all(|count| *count == 1), "{:?}", runnable);
