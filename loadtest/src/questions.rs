@@ -278,10 +278,10 @@ async fn suffer(
     for (index, _) in asleep {
         workers[index].signal("CONT").await?;
     }
-    for end in deployment.unexpected_ends().await? {
-        return Err(HarnessError::Setup(end));
+    match deployment.unexpected_ends().await?.into_iter().next() {
+        Some(end) => Err(HarnessError::Setup(end)),
+        None => Ok(faults),
     }
-    Ok(faults)
 }
 
 /// A member who asks and watches.

@@ -426,9 +426,11 @@ impl Run<'_> {
             for (entry, number) in std::mem::take(&mut self.read[0]) {
                 self.claim(0, &entry, number, false).await?;
             }
-            for (_, claim, number) in self.claims[before..].to_vec() {
+            let new = self.claims.split_off(before);
+            for (_, claim, number) in &new {
+                let number = *number;
                 if self.model.asked[number].ended.is_none() {
-                    self.store(&claim, number).await?;
+                    self.store(claim, number).await?;
                 }
                 if self.model.asked[number].ended.is_some() {
                     self.finish(number).await?;
