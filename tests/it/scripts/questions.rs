@@ -277,6 +277,12 @@ impl Run<'_> {
             .map(|(_, claim, number)| self.model.beat(worker, &claim.entry, *number, claim.generation))
             .collect();
         prop_assert_eq!(held.unwrap(), expected);
+        // A hold that is renewed is this worker's, also when another one has read the entry.
+        for (entry, holder) in self.model.holders() {
+            let ask = ["XPENDING", "rc:{gpt}:ready", "workers", &entry, &entry, "1"];
+            let found = self.server.wire.call(&ask).await.list().remove(0).list();
+            prop_assert_eq!(found[1].text(), WORKERS[holder], "who holds {}", entry);
+        }
         Ok(())
     }
 

@@ -196,6 +196,12 @@ impl Model {
         true
     }
 
+    /// Who has each entry that was read.
+    pub fn holders(&self) -> Vec<(String, usize)> {
+        let pending = self.pending.iter();
+        pending.map(|pending| (pending.entry.clone(), pending.worker)).collect()
+    }
+
     fn superseded(&self, number: usize, generation: u64) -> bool {
         self.written.get(&number).is_some_and(|written| written.0 > generation)
     }
