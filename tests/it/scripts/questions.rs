@@ -13,6 +13,8 @@ use super::queue_model::{Model, ROOMS, State};
 use super::server::{PARTITIONS, Server};
 
 pub const WORKERS: [&str; 3] = ["w0", "w1", "w2"];
+/// Older than any lease.
+const HOUR_MS: u64 = 3_600_000;
 /// No question's time is over by itself during a case.
 const LONG: Duration = Duration::from_secs(600);
 const LIMITS: PostLimits = PostLimits {
@@ -271,17 +273,29 @@ impl Run<'_> {
                 generation: claim.generation,
             })
             .collect();
+        // Every hold is an hour old.
+        for (entry, holder) in self.model.holders() {
+            let (holder, idle) = (WORKERS[holder], HOUR_MS.to_string());
+            let command = ["XCLAIM", "rc:{gpt}:ready", "workers", holder, "0", &entry];
+            let age = [&command[..], &["IDLE", &idle, "JUSTID"]].concat();
+            self.server.wire.call(&age).await;
+        }
         let held = self.server.redis.beat_questions(WORKERS[worker], &running).await;
         let expected: Vec<bool> = own
             .iter()
             .map(|(_, claim, number)| self.model.beat(worker, &claim.entry, *number, claim.generation))
             .collect();
-        prop_assert_eq!(held.unwrap(), expected);
-        // A hold that is renewed is this worker's, also when another one has read the entry.
+        prop_assert_eq!(&held.unwrap(), &expected);
         for (entry, holder) in self.model.holders() {
             let ask = ["XPENDING", "rc:{gpt}:ready", "workers", &entry, &entry, "1"];
             let found = self.server.wire.call(&ask).await.list().remove(0).list();
             prop_assert_eq!(found[1].text(), WORKERS[holder], "who holds {}", entry);
+            let renewed = own
+                .iter()
+                .zip(&expected)
+                .any(|((_, claim, _), held)| *held && claim.entry == entry);
+            let idle: u64 = found[2].text().parse().unwrap();
+            prop_assert_eq!(idle < HOUR_MS / 2, renewed, "{} was idle for {} ms", entry, idle);
         }
         Ok(())
     }
