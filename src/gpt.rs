@@ -1,12 +1,17 @@
 //! Replies of a language model: the queue of questions, their answers, and the way to the model.
 
 mod answer;
+mod ledger;
+mod prompt;
 pub mod provider;
 mod queue;
+mod room_prompts;
 pub mod scripted;
 pub mod window;
 mod words;
 
-pub use answer::{Answerer, Fold, Model};
+pub use answer::Answerer;
+pub use prompt::{Fold, Prompter};
 pub use queue::Queue;
-pub use words::{DELTA, ERROR, QUEUED, RESET, cancelled};
+pub use room_prompts::RoomPrompts;
+pub use words::{DELTA, ERROR, QUEUED, RESET, cancelled, reset};

@@ -1,5 +1,7 @@
 //! The worker's loops: questions from the outboxes into the queue, from the queue to an answer, and what is periodic.
 
+mod repeat;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,16 +12,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::repeat::{News, RETRY, repeat};
 use super::answer::{Answerer, Outcome};
 use super::words;
-use crate::model::RoomId;
-use crate::redis::{Act, Claim, Enqueued, Question, Redis, RedisError, Running};
+use crate::config::Config;
+use crate::model::{RoomId, UnixMs, unix_ms};
+use crate::redis::{Act, Asked, Budgets, Bus, Claim, Enqueued, Holds, Pause, Redis, RedisError, Running};
+use crate::telemetry::Metrics;
 
-/// How often the queue is looked at.
-const POLL: Duration = Duration::from_millis(100);
-/// How often the outboxes are: with the queue's, what a question waits for at most. There is one for each partition, and
-/// most are empty.
-const OUTBOX_POLL: Duration = Duration::from_millis(250);
+/// How often the queue is looked at without news: a publish can be lost, and a brake ends without one.
+const POLL: Duration = Duration::from_secs(1);
+/// How often the outboxes are. There is one for each partition, and most are empty.
+const OUTBOX_POLL: Duration = Duration::from_secs(5);
 /// Questions taken from one outbox at once.
 const BATCH: u64 = 100;
 /// A worker that does not renew its hold for so long has lost what it was answering.
@@ -29,8 +33,6 @@ const BEAT: Duration = Duration::from_secs(10);
 /// How often delayed, stalled and overdue questions are looked for: with the lease, a crashed worker's questions are taken
 /// over within 35 s.
 const SWEEP: Duration = Duration::from_secs(3);
-/// How long to wait after a failure of Redis.
-const RETRY: Duration = Duration::from_millis(500);
 /// When a question that a failure of Redis interrupted goes on: not at once, as what failed may fail again.
 const GIVE_BACK: Duration = Duration::from_secs(1);
 /// Outboxes that are emptied at the same time: a question takes three round trips.
@@ -59,11 +61,18 @@ struct Held {
 /// What one worker does for the queue.
 pub struct Queue {
     redis: Redis,
+    bus: Bus,
     answerer: Answerer,
+    metrics: Arc<Metrics>,
     /// This worker's name in the consumer group; a new one in every process.
     worker: String,
+    since: UnixMs,
     life: Duration,
+    parallel: usize,
+    budgets: Budgets,
     slots: Arc<Semaphore>,
+    /// The pause that was told of.
+    paused: Mutex<Option<Pause>>,
     held: Mutex<HashMap<String, Held>>,
     tracker: TaskTracker,
 }
@@ -73,14 +82,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Queue {
-    /// A queue that answers up to `parallel` questions at once, each within `life`.
-    pub fn new(redis: Redis, answerer: Answerer, parallel: usize, life: Duration) -> Arc<Self> {
+    /// A queue that answers as many questions at once, each within its time, as the settings say.
+    pub fn new(config: &Config, redis: Redis, bus: Bus, answerer: Answerer, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             redis,
+            bus,
             answerer,
+            metrics,
             worker: format!("{:016x}", rand::random::<u64>()),
-            life,
-            slots: Arc::new(Semaphore::new(parallel)),
+            since: unix_ms(),
+            life: *config.gpt_deadline,
+            parallel: config.gpt_parallel,
+            budgets: Budgets {
+                user: config.gpt_user_daily_tokens,
+                room: config.gpt_room_daily_tokens,
+            },
+            slots: Arc::new(Semaphore::new(config.gpt_parallel)),
+            paused: Mutex::default(),
             held: Mutex::default(),
             tracker: TaskTracker::new(),
         })
@@ -89,6 +107,8 @@ impl Queue {
     /// Runs until cancelled; what is being answered then is handed over.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let prepared = async {
+            // A question that is taken before its room can be reached would wait for the end of its hold.
+            self.redis.wait_connected().await;
             while let Err(error) = self.redis.prepare_questions().await {
                 tracing::debug!(%error, "the queue is not prepared yet");
                 tokio::time::sleep(RETRY).await;
@@ -97,15 +117,17 @@ impl Queue {
         if stop.run_until_cancelled(prepared).await.is_none() {
             return;
         }
+        let (asked, ready) = (News::of(self.bus.asked()), News::of(self.bus.ready()));
+        let none = News::default;
         // A loop ends between two rounds: what was read of the queue must be claimed, or nobody takes it for a lease.
         tokio::join!(
-            repeat(&stop, OUTBOX_POLL, "questions wait in their outboxes", || self
+            repeat(&stop, OUTBOX_POLL, "questions wait in their outboxes", asked, || self
                 .take_in(&stop)),
-            repeat(&stop, POLL, "questions are not taken", || self.take(&stop)),
-            repeat(&stop, SWEEP, "lost questions are not taken over", || self
+            repeat(&stop, POLL, "questions are not taken", ready, || self.take(&stop)),
+            repeat(&stop, SWEEP, "lost questions are not taken over", none(), || self
                 .take_over(&stop)),
-            repeat(&stop, SWEEP, "the queue is not swept", || self.sweep()),
-            repeat(&stop, BEAT, "holds are not renewed", || self.beat()),
+            repeat(&stop, SWEEP, "the queue is not swept", none(), || self.sweep()),
+            repeat(&stop, BEAT, "holds are not renewed", none(), || self.beat()),
             stop.run_until_cancelled(self.follow_control()),
             async {
                 stop.cancelled().await;
@@ -115,6 +137,8 @@ impl Queue {
         self.hand_over();
         self.tracker.close();
         self.tracker.wait().await;
+        // Operators see it as silent for a while where this fails.
+        let _unreachable = self.redis.hide_worker(&self.worker).await;
     }
 
     fn hand_over(&self) {
@@ -141,11 +165,11 @@ impl Queue {
     async fn take_in_of(&self, partition: u16) -> Result<(), RedisError> {
         let asked = self.redis.asked(partition, BATCH).await?;
         let mut entries = Vec::with_capacity(asked.len());
-        for (entry, question) in asked {
-            match question {
+        for (entry, asked) in asked {
+            match asked {
                 // It was answered, and another worker has yet to remove it here.
-                Some(question) if self.redis.has_ended(&question).await? => {}
-                Some(question) => self.enqueue(&question).await?,
+                Some(asked) if self.redis.has_ended(&asked.question).await? => {}
+                Some(asked) => self.enqueue(&asked).await?,
                 None => tracing::error!(partition, entry, "unreadable question"),
             }
             entries.push(entry);
@@ -156,8 +180,9 @@ impl Queue {
         self.redis.forget_asked(partition, entries).await
     }
 
-    async fn enqueue(&self, question: &Question) -> Result<(), RedisError> {
-        let code = match self.redis.enqueue_question(question, self.life).await? {
+    async fn enqueue(&self, asked: &Asked) -> Result<(), RedisError> {
+        let question = &asked.question;
+        let code = match self.redis.enqueue_question(asked, self.life).await? {
             Enqueued::Known => return Ok(()),
             Enqueued::Queued(before) => {
                 let (name, json) = words::queued(question, before);
@@ -172,7 +197,10 @@ impl Queue {
     /// From the queue to answers, until there is nothing more to do.
     async fn take(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), RedisError> {
         while let Some(slots) = self.free_slots(stop).await {
-            if self.redis.questions_braked().await? {
+            let Holds { pause, brake } = self.redis.question_holds().await?;
+            let may = pause.is_none() && brake.is_none();
+            self.tell_pause(pause);
+            if !may {
                 break;
             }
             let ready = self.redis.read_ready(&self.worker, slots.len() as u64).await?;
@@ -198,8 +226,10 @@ impl Queue {
     /// Claims jobs, given by their places and names, and answers them. What cannot be claimed now is taken over later.
     async fn start(self: &Arc<Self>, jobs: Vec<(String, String)>, slots: Vec<OwnedSemaphorePermit>, stalled: bool) {
         let claims = jobs.iter().map(|(entry, job)| async move {
-            let claim = self.redis.claim_question(&self.worker, entry, job, stalled).await;
-            claim.unwrap_or_else(|error| {
+            let claim = self
+                .redis
+                .claim_question(&self.worker, entry, job, stalled, self.budgets);
+            claim.await.unwrap_or_else(|error| {
                 tracing::warn!(job, %error, "a question was not claimed");
                 None
             })
@@ -263,9 +293,11 @@ impl Queue {
         if self.redis.has_ended(question).await? {
             return self.redis.finish_question(question).await;
         }
+        if claim.stalls > 0 {
+            self.answerer.settle_lost(claim).await?;
+        }
         if claim.stalls >= STALLS_MAX {
-            self.redis.bury_question(question, "stalled").await?;
-            return self.answerer.fail(question, "stalled", true).await;
+            return self.answerer.give_up_claim(claim, "stalled", true).await.map(drop);
         }
         let interrupted = || {
             let token = token.clone();
@@ -280,7 +312,26 @@ impl Queue {
         }
     }
 
+    /// Tells once that the queue is paused, or no longer is.
+    fn tell_pause(&self, pause: Option<Pause>) {
+        let mut told = lock(&self.paused);
+        match (&*told, &pause) {
+            (None, Some(pause)) => {
+                tracing::warn!(
+                    by = pause.by,
+                    reason = pause.reason,
+                    "the queue is paused: no question is taken"
+                );
+            }
+            (Some(_), None) => tracing::info!("the queue is not paused any more"),
+            _ => {}
+        }
+        self.metrics.gpt_paused.set(i64::from(pause.is_some()));
+        *told = pause;
+    }
+
     async fn beat(&self) -> Result<(), RedisError> {
+        self.redis.show_worker(&self.worker, self.since, self.parallel).await?;
         let running: Vec<Running> = lock(&self.held).values().map(|held| held.running.clone()).collect();
         let still = self.redis.beat_questions(&self.worker, &running).await?;
         let held = lock(&self.held);
@@ -298,6 +349,10 @@ impl Queue {
     /// Questions whose worker has fallen silent.
     async fn take_over(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), RedisError> {
         while let Some(slots) = self.free_slots(stop).await {
+            if self.redis.question_holds().await?.pause.is_some() {
+                // To take over is to begin anew.
+                break;
+            }
             let mut lost = self.redis.read_stalled(&self.worker, LEASE, slots.len() as u64).await?;
             if lost.is_empty() {
                 break;
@@ -310,31 +365,27 @@ impl Queue {
 
     async fn sweep(&self) -> Result<(), RedisError> {
         for question in self.redis.due_questions().await? {
-            self.redis.bury_question(&question, "deadline").await?;
-            self.answerer.fail(&question, "deadline", true).await?;
+            self.answerer.give_up(&question, "deadline", true).await?;
         }
+        // Who takes questions does not look while there is no room for one.
+        self.tell_pause(self.redis.question_holds().await?.pause);
         Ok(())
     }
 
     /// Cancellations come as acts that every process hears of.
     async fn follow_control(&self) {
-        let mut position = None;
-        loop {
-            let news = match &position {
-                None => self.redis.control_position().await.map(|now| {
-                    position = Some(now);
-                    Vec::new()
-                }),
-                Some(at) => self.redis.acts_after(at).await,
-            };
-            for (at, act) in news.unwrap_or_default() {
-                position = Some(at);
-                if let Some(Act::CancelReply { room, question }) = act {
-                    self.cancel(&room, &question);
-                }
+        let position = loop {
+            match self.redis.control_position().await {
+                Ok(position) => break position,
+                Err(_) => tokio::time::sleep(RETRY).await,
             }
-            tokio::time::sleep(POLL).await;
-        }
+        };
+        let acts = self.redis.follow_acts(position, self.bus.control(), |act| {
+            if let Act::CancelReply { room, question } = act {
+                self.cancel(&room, &question);
+            }
+        });
+        acts.await;
     }
 
     fn cancel(&self, room: &RoomId, question: &str) {
@@ -349,33 +400,5 @@ impl Held {
     fn interrupt(&self, reason: Interrupt) {
         lock(&self.why).get_or_insert(reason);
         self.token.cancel();
-    }
-}
-
-/// Does something again and again until cancelled; failures are told once until it works again.
-async fn repeat<F: Future<Output = Result<(), RedisError>>>(
-    stop: &CancellationToken,
-    period: Duration,
-    what: &str,
-    mut work: impl FnMut() -> F,
-) {
-    let mut failing: Option<Instant> = None;
-    while !stop.is_cancelled() {
-        let pause = match work().await {
-            Ok(()) => {
-                if let Some(since) = failing.take() {
-                    tracing::info!(after = ?since.elapsed(), "the queue goes on");
-                }
-                period
-            }
-            Err(error) => {
-                if failing.is_none() {
-                    failing = Some(Instant::now());
-                    tracing::warn!(%error, "{what}");
-                }
-                RETRY
-            }
-        };
-        let _cancelled = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
     }
 }

@@ -40,6 +40,11 @@ pub(super) struct Scripts {
     pub gpt_finish: Script,
     pub gpt_part: Script,
     pub gpt_fail: Script,
+    pub gpt_again: Script,
+    pub gpt_pause: Script,
+    pub gpt_resume: Script,
+    pub gpt_worker: Script,
+    pub gpt_settle: Script,
     pub reap: Script,
 }
 
@@ -66,7 +71,12 @@ impl Scripts {
             gpt_finish: Script::from_lua(concat!(source!("gpt"), source!("gpt_finish"))),
             gpt_part: Script::from_lua(source!("gpt_part")),
             gpt_fail: Script::from_lua(source!("gpt_fail")),
+            gpt_settle: Script::from_lua(concat!(source!("gpt"), source!("gpt_settle"))),
             gcra_take: Script::from_lua(concat!(source!("ban"), source!("gcra"), source!("gcra_take"))),
+            gpt_again: Script::from_lua(source!("gpt_again")),
+            gpt_pause: Script::from_lua(concat!(source!("gpt"), source!("gpt_pause"))),
+            gpt_resume: Script::from_lua(concat!(source!("gpt"), source!("gpt_resume"))),
+            gpt_worker: Script::from_lua(concat!(source!("gpt"), source!("gpt_worker"))),
             reap: Script::from_lua(source!("reap")),
         }
     }

@@ -117,6 +117,8 @@ metrics! {
     gpt_replies_total: Labelled<1> = labelled("roomcast_gpt_replies_total", ["result"], &[["ok"], ["partial"]]);
     /// Tokens of the model by kind.
     gpt_tokens_total: Labelled<1> = labelled("roomcast_gpt_tokens_total", ["kind"], &[["prompt"], ["completion"]]);
+    /// Whether an operator has paused the queue of questions: this worker takes none.
+    gpt_paused: IntGauge = gauge("roomcast_gpt_paused");
     /// Events that wait to be archived.
     archive_backlog: IntGauge = gauge("roomcast_archive_backlog_events");
     /// Age of the oldest event that waits to be archived.

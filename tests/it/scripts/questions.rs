@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
 use roomcast::model::{EventKind, RoomId, UserId};
-use roomcast::redis::{Answers, Authority, Claim, Draft, Ended, Enqueued, Part, PostLimits, Posted, Question, Running};
+use roomcast::redis::{
+    Answers, Asked, Authority, Budgets, Claim, Draft, Ended, Enqueued, Part, PostLimits, Posted, Question, Running,
+};
 use std::time::Duration;
 
 use super::op::USERS;
@@ -185,7 +187,7 @@ impl Run<'_> {
         let asked = self.server.redis.asked(partition, 1).await.unwrap();
         let outbox = &self.model.outboxes[usize::from(partition)];
         let first = outbox.front().copied();
-        let found = asked.first().map(|(_, question)| question.clone().unwrap());
+        let found = asked.first().map(|(_, asked)| asked.clone().unwrap().question);
         prop_assert_eq!(found, first.map(|number| self.question(number)));
         let (Some(number), Some((entry, _))) = (first, asked.first()) else {
             return Ok(());
@@ -207,8 +209,11 @@ impl Run<'_> {
     }
 
     async fn enqueue(&mut self, number: usize) -> Result<(), TestCaseError> {
-        let question = self.question(number);
-        let found = self.server.redis.enqueue_question(&question, LONG).await.unwrap();
+        let asked = Asked {
+            question: self.question(number),
+            generation: 0,
+        };
+        let found = self.server.redis.enqueue_question(&asked, LONG).await.unwrap();
         prop_assert_eq!(found, self.model.enqueue(number));
         if matches!(found, Enqueued::RoomBusy | Enqueued::UserBusy) {
             self.fail(number, None).await?;
@@ -248,7 +253,7 @@ impl Run<'_> {
         let claim = self
             .server
             .redis
-            .claim_question(WORKERS[worker], entry, &question.job(), stalled)
+            .claim_question(WORKERS[worker], entry, &question.job(), stalled, Budgets::default())
             .await
             .unwrap();
         let expected = self.model.claim(worker, entry, number, stalled);
