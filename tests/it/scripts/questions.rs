@@ -1,5 +1,7 @@
 //! The queue of questions: what may happen to it, in any order, and what every script must answer then.
 
+mod letters;
+
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
@@ -108,7 +110,10 @@ impl Run<'_> {
             }
             Act::TakeIn(partition, dies) => self.take_in(*partition, *dies).await,
             Act::TakeInLate(pick) => match self.pick(*pick) {
-                Some(number) => self.enqueue(number).await,
+                Some(number) => {
+                    let generation = *pick.get(&self.model.asked[number].lives);
+                    self.enqueue(number, generation).await
+                }
                 None => Ok(()),
             },
             Act::Read(worker, count) => self.read(*worker, *count).await,
@@ -123,7 +128,7 @@ impl Run<'_> {
             Act::TakeOver(worker, count) => self.take_over(*worker, *count).await,
             Act::Beat(worker) => self.beat(*worker).await,
             Act::Cancel(pick) => match self.pick(*pick) {
-                Some(number) => self.fail(number, None).await,
+                Some(number) => self.fail(number, None).await.map(drop),
                 None => Ok(()),
             },
             Act::Finish(pick) => match self.pick(*pick) {
@@ -136,11 +141,14 @@ impl Run<'_> {
                 self.wake(overdue).await
             }
             Act::WakeLate(pick, stores) => self.wake_late(*pick, *stores).await,
+            Act::Again(pick, dies) => self.ask_again(*pick, *dies).await,
+            Act::Pause => self.pause().await,
+            Act::Resume => self.resume().await,
             Act::FlushScripts => {
                 self.server.wire.call(&["SCRIPT", "FLUSH"]).await;
                 Ok(())
             }
-            Act::Write(pick, _) | Act::Store(pick) | Act::GiveUp(pick) | Act::PutOff(pick, _) => {
+            Act::Write(pick, _) | Act::Store(pick) | Act::GiveUp(pick, _) | Act::PutOff(pick, _) => {
                 if self.claims.is_empty() {
                     return Ok(());
                 }
@@ -148,7 +156,7 @@ impl Run<'_> {
                 match act {
                     Act::Write(_, anew) => self.write(&claim, number, *anew).await,
                     Act::Store(_) => self.store(&claim, number).await,
-                    Act::GiveUp(_) => self.fail(number, Some(claim.generation)).await,
+                    Act::GiveUp(_, dies) => self.give_up(number, Some(claim.generation), *dies).await,
                     Act::PutOff(_, at_once) => self.put_off(&claim, number, *at_once).await,
                     other => panic!("{other:?} has no claim"),
                 }
@@ -187,15 +195,19 @@ impl Run<'_> {
         let asked = self.server.redis.asked(partition, 1).await.unwrap();
         let outbox = &self.model.outboxes[usize::from(partition)];
         let first = outbox.front().copied();
-        let found = asked.first().map(|(_, asked)| asked.clone().unwrap().question);
-        prop_assert_eq!(found, first.map(|number| self.question(number)));
-        let (Some(number), Some((entry, _))) = (first, asked.first()) else {
+        let found = asked.first().map(|(_, asked)| asked.clone().unwrap());
+        let expected = first.map(|(number, generation)| Asked {
+            question: self.question(number),
+            generation,
+        });
+        prop_assert_eq!(found, expected);
+        let (Some((number, generation)), Some((entry, _))) = (first, asked.first()) else {
             return Ok(());
         };
         let ended = self.server.redis.has_ended(&self.question(number)).await.unwrap();
         prop_assert_eq!(ended, self.model.asked[number].ended.is_some());
         if !ended {
-            self.enqueue(number).await?;
+            self.enqueue(number, generation).await?;
         }
         if !dies {
             self.server
@@ -208,13 +220,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn enqueue(&mut self, number: usize) -> Result<(), TestCaseError> {
+    async fn enqueue(&mut self, number: usize, generation: u64) -> Result<(), TestCaseError> {
         let asked = Asked {
             question: self.question(number),
-            generation: 0,
+            generation,
         };
         let found = self.server.redis.enqueue_question(&asked, LONG).await.unwrap();
-        prop_assert_eq!(found, self.model.enqueue(number));
+        prop_assert_eq!(found, self.model.enqueue(number, generation));
         if matches!(found, Enqueued::RoomBusy | Enqueued::UserBusy) {
             self.fail(number, None).await?;
             self.finish(number).await?;
@@ -257,10 +269,13 @@ impl Run<'_> {
             .await
             .unwrap();
         let expected = self.model.claim(worker, entry, number, stalled);
-        let found = claim.as_ref().map(|claim| (claim.generation, claim.stalls));
+        let found = claim
+            .as_ref()
+            .map(|claim| (claim.generation, claim.attempt, claim.stalls));
         prop_assert_eq!(found, expected);
         if let Some(claim) = claim {
             prop_assert_eq!(&claim.question, &question);
+            prop_assert_eq!(claim.spent, None);
             prop_assert!(claim.left <= LONG && claim.left > LONG / 2, "{:?}", claim.left);
             self.claims.push((worker, claim, number));
         }
@@ -357,12 +372,12 @@ impl Run<'_> {
         if stores {
             self.store(&late, number).await
         } else {
-            self.fail(number, Some(late.generation)).await
+            self.give_up(number, Some(late.generation), false).await
         }
     }
 
     /// Ends a question with an error, by whoever has this generation, or by somebody else.
-    async fn fail(&mut self, number: usize, generation: Option<u64>) -> Result<(), TestCaseError> {
+    async fn fail(&mut self, number: usize, generation: Option<u64>) -> Result<Ended, TestCaseError> {
         let question = self.question(number);
         let json = serde_json::json!({ "id": question.reply() }).to_string();
         let ended = self
@@ -377,7 +392,7 @@ impl Run<'_> {
             Ended::Superseded => "superseded",
         };
         prop_assert_eq!(what, self.model.fail(number, generation));
-        Ok(())
+        Ok(ended)
     }
 
     async fn finish(&mut self, number: usize) -> Result<(), TestCaseError> {
@@ -413,8 +428,7 @@ impl Run<'_> {
         prop_assert_eq!(found, expected);
         self.model.wake(&delayed);
         if let Some(number) = overdue {
-            self.fail(number, None).await?;
-            self.finish(number).await?;
+            self.give_up(number, None, false).await?;
         }
         Ok(())
     }
@@ -433,7 +447,8 @@ impl Run<'_> {
         }
         self.model.check_told()?;
         let found = super::queue_found::Found::read(&mut self.server.wire).await;
-        self.model.check(&found)
+        self.model.check(&found)?;
+        self.letters_match().await
     }
 
     /// Lets everything come to its end: each question has exactly one, and nothing is left.

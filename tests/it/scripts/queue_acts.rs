@@ -15,7 +15,7 @@ pub enum Act {
     AskEverywhere(usize),
     /// A worker takes the oldest question of an outbox in; if it dies on the way, the question stays there.
     TakeIn(u16, bool),
-    /// A worker that stood still takes a question in that may have ended meanwhile.
+    /// A worker that stood still takes a question in that may have ended meanwhile, or have been asked once more.
     TakeInLate(Index),
     Read(usize, u64),
     /// A worker claims something that it has read, perhaps long ago.
@@ -26,7 +26,8 @@ pub enum Act {
     /// Under any claim there ever was.
     Write(Index, bool),
     Store(Index),
-    GiveUp(Index),
+    /// The worker may die before the question is kept for operators.
+    GiveUp(Index, bool),
     PutOff(Index, bool),
     /// Somebody cancels.
     Cancel(Index),
@@ -37,6 +38,11 @@ pub enum Act {
     Overdue(Index),
     /// A worker stands still while another one takes over and begins the reply anew; then it stores its own, or gives up.
     WakeLate(Index, bool),
+    /// An operator has a dead letter tried again; if it dies on the way, the letter stays there.
+    Again(Index, bool),
+    Pause,
+    /// After an hour.
+    Resume,
     FlushScripts,
 }
 
@@ -56,13 +62,16 @@ pub fn acts() -> impl Strategy<Value = Vec<Act>> {
         3 => worker().prop_map(Act::Beat),
         8 => (pick(), prop::bool::weighted(0.3)).prop_map(|(pick, anew)| Act::Write(pick, anew)),
         6 => pick().prop_map(Act::Store),
-        4 => pick().prop_map(Act::GiveUp),
+        6 => (pick(), prop::bool::weighted(0.3)).prop_map(|(pick, dies)| Act::GiveUp(pick, dies)),
         5 => (pick(), any::<bool>()).prop_map(|(pick, at_once)| Act::PutOff(pick, at_once)),
         3 => pick().prop_map(Act::Cancel),
         8 => pick().prop_map(Act::Finish),
         3 => Just(Act::Wake),
         2 => pick().prop_map(Act::Overdue),
         5 => (pick(), any::<bool>()).prop_map(|(pick, stores)| Act::WakeLate(pick, stores)),
+        6 => (pick(), prop::bool::weighted(0.3)).prop_map(|(pick, dies)| Act::Again(pick, dies)),
+        1 => Just(Act::Pause),
+        2 => Just(Act::Resume),
         1 => Just(Act::FlushScripts),
     ];
     prop::collection::vec(act, 1..80)

@@ -160,6 +160,8 @@ impl Server {
                     }
                 }
                 "INFO" | "TIME" => {}
+                // Its channel is no key, and belongs to no slot: workers hear of questions on every server.
+                "PUBLISH" if words[1].starts_with(b"rc:{gpt}:") => {}
                 _ if in_script => {
                     self.script_commands += 1;
                     let key = &words[if name == "XINFO" { 2 } else { 1 }];
