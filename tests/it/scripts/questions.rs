@@ -142,6 +142,7 @@ impl Run<'_> {
             }
             Act::WakeLate(pick, stores) => self.wake_late(*pick, *stores).await,
             Act::Again(pick, dies) => self.ask_again(*pick, *dies).await,
+            Act::AgainAndAgain(pick) => self.ask_again_and_again(*pick).await,
             Act::Pause => self.pause().await,
             Act::Resume => self.resume().await,
             Act::FlushScripts => {

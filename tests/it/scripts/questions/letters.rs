@@ -52,11 +52,31 @@ impl Run<'_> {
     }
 
     pub(super) async fn ask_again(&mut self, pick: Index, dies: bool) -> Result<(), TestCaseError> {
-        let letters = self.letters().await;
-        if letters.is_empty() {
+        if self.model.letters.is_empty() {
             return Ok(());
         }
-        let at = pick.index(letters.len());
+        let at = pick.index(self.model.letters.len());
+        self.ask_again_for(at, dies).await
+    }
+
+    pub(super) async fn ask_again_and_again(&mut self, pick: Index) -> Result<(), TestCaseError> {
+        if self.model.letters.is_empty() {
+            return Ok(());
+        }
+        let at = pick.index(self.model.letters.len());
+        let (number, generation) = (self.model.letters[at].number, self.model.letters[at].generation);
+        self.ask_again_for(at, true).await?;
+        if self.model.asked[number].ended.is_none() {
+            self.enqueue(number, generation).await?;
+            self.give_up(number, None, false).await?;
+            self.ask_again_for(self.model.letters.len() - 1, true).await?;
+            self.ask_again_for(at, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask_again_for(&mut self, at: usize, dies: bool) -> Result<(), TestCaseError> {
+        let letters = self.letters().await;
         let json = serde_json::json!({ "id": letters[at].to_question().reply() }).to_string();
         let done = self.server.redis.ask_again(&letters[at], ("gpt:reset", &json)).await;
         let done = match done.unwrap() {
