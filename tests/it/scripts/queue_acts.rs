@@ -40,7 +40,8 @@ pub enum Act {
     WakeLate(Index, bool),
     /// An operator has a dead letter tried again; if it dies on the way, the letter stays there.
     Again(Index, bool),
-    /// The same, but it dies, the second life ends like the first, and both letters are tried again.
+    /// The same, but it dies, the second life ends like the first, and both letters are tried again. Where there is none, a
+    /// question is given up first.
     AgainAndAgain(Index),
     Pause,
     /// After an hour.
@@ -72,7 +73,7 @@ pub fn acts() -> impl Strategy<Value = Vec<Act>> {
         2 => pick().prop_map(Act::Overdue),
         5 => (pick(), any::<bool>()).prop_map(|(pick, stores)| Act::WakeLate(pick, stores)),
         6 => (pick(), prop::bool::weighted(0.3)).prop_map(|(pick, dies)| Act::Again(pick, dies)),
-        3 => pick().prop_map(Act::AgainAndAgain),
+        6 => pick().prop_map(Act::AgainAndAgain),
         1 => Just(Act::Pause),
         2 => Just(Act::Resume),
         1 => Just(Act::FlushScripts),

@@ -60,6 +60,11 @@ impl Run<'_> {
     }
 
     pub(super) async fn ask_again_and_again(&mut self, pick: Index) -> Result<(), TestCaseError> {
+        if self.model.letters.is_empty()
+            && let Some(number) = self.pick(pick)
+        {
+            self.give_up(number, None, false).await?;
+        }
         if self.model.letters.is_empty() {
             return Ok(());
         }
