@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short flood flood-short ts backend python browser helm helm-docs release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short ts backend python browser helm helm-docs release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -68,6 +68,10 @@ chaos: build ## an hour of seeded faults; SEED= MINUTES= TOPOLOGY= DURABILITY= c
 chaos-short: build ## two minutes of it, always the same faults unless SEED= says otherwise
 	$(CARGO) build -p roomcast-load --bin roomcast-chaos
 	$(TARGET)/debug/roomcast-chaos --minutes 1.5 --seed $(or $(SEED),1)
+
+gpt-chaos: build ## 10 000 questions to a model while workers die; QUESTIONS= SEED= change it, see docs/chaos.md
+	$(CARGO) build -p roomcast-load --bin roomcast-questions
+	$(TARGET)/debug/roomcast-questions --questions $(or $(QUESTIONS),10000) $(if $(SEED),--seed $(SEED))
 
 # Optimised: what a flood costs is the point, and the reference is a listener that does next to nothing.
 flood: packages client ## floods a node in eight ways and measures what others notice; FLOODS= ROUNDS= change it, see docs/flood.md

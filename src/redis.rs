@@ -37,7 +37,8 @@ pub use inspect::ScopeState;
 pub use keys::Keys;
 pub use limits::{Admission, AdmitLimits, Counted, LEASE_RENEW, Sanction};
 pub use log::{
-    After, Authority, Draft, LogKeep, LogPage, PageLimit, PostLimits, Posted, REPLY_SUFFIX, Receipt, Take, reply_id,
+    After, Answers, Authority, Draft, LogKeep, LogPage, PageLimit, PostLimits, Posted, REPLY_SUFFIX, Receipt, Take,
+    reply_id,
 };
 pub use membership::{NODE_TTL, OwnedSocket, USER_ROOMS_TTL};
 pub use questions::{

@@ -26,6 +26,7 @@ use fault::{Fault, Schedule};
 use history::History;
 use inject::Afterwards;
 pub use options::Options;
+pub use rng::Rng;
 use summary::{FaultRecord, Outcome, clock};
 
 use crate::deployment::logs::Logs;

@@ -17,7 +17,7 @@ mod meter;
 mod newcomer;
 mod options;
 mod peers;
-mod proc;
+pub(crate) mod proc;
 mod scenario;
 mod summary;
 

@@ -7,6 +7,7 @@
 //! * [`checker`]: given what was sent, acked, logged and received, names every broken promise.
 //! * [`deployment`] and [`harness`]: processes of its own for a harness, and what it does around a run.
 //! * [`chaos`]: a deployment under seeded faults, judged by the checker.
+//! * [`questions`]: many questions to a model while workers die, each of which has one end.
 //! * [`flood`]: a node under attack, and what other clients notice of it.
 
 pub mod chaos;
@@ -16,3 +17,4 @@ pub mod deployment;
 pub mod flood;
 pub mod harness;
 pub mod packet;
+pub mod questions;

@@ -202,7 +202,8 @@ impl Chat {
 fn read_posted(posted: Posted) -> Result<Receipt, ChatError> {
     match posted {
         Posted::Stored(receipt) => Ok(receipt),
-        Posted::Conflict => Err(ChatError::CidConflict),
+        // Only replies of the model are superseded.
+        Posted::Conflict | Posted::Superseded => Err(ChatError::CidConflict),
         Posted::RoomGone => Err(ChatError::RoomGone),
         Posted::NotAuthor => Err(ChatError::NotAuthor),
         Posted::NotFound | Posted::Elsewhere => Err(ChatError::NotFound),

@@ -2,7 +2,7 @@
 
 use super::{Chat, ChatError};
 use crate::model::{Identity, RoomId};
-use crate::redis::{Act, Ended};
+use crate::redis::Act;
 
 impl Chat {
     /// Ends the reply to a question: what is being written is kept as far as it has come, what waits gets no reply.
@@ -21,8 +21,7 @@ impl Chat {
             return Ok(self.redis.publish_act(&act).await?);
         }
         let (name, json) = crate::gpt::cancelled(&question);
-        match self.redis.fail_question(&question, (name, &json)).await? {
-            Ended::Now | Ended::Before => Ok(self.redis.finish_question(&question).await?),
-        }
+        self.redis.fail_question(&question, None, (name, &json)).await?;
+        Ok(self.redis.finish_question(&question).await?)
     }
 }

@@ -13,7 +13,7 @@ use super::queue::Interrupt;
 use super::words;
 use crate::config::Config;
 use crate::model::{EventKind, InvalidId, UserId};
-use crate::redis::{Authority, Claim, Draft, Part, PostLimits, Posted, Question, Redis, RedisError};
+use crate::redis::{Answers, Authority, Claim, Draft, Ended, Part, PostLimits, Posted, Question, Redis, RedisError};
 use crate::telemetry::Metrics;
 
 /// Pieces are told together that come within this time: every message costs every member a packet.
@@ -66,6 +66,14 @@ struct Reply<'a> {
     call: Option<Call>,
 }
 
+/// What operators keep of a question that ended without a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Nothing,
+    /// A dead letter.
+    Letter,
+}
+
 /// How the model's stream ended.
 enum Stream {
     Complete,
@@ -116,29 +124,71 @@ impl Answerer {
 
     /// Ends a question with an error, unless it has ended, and lets its room and its user go on.
     pub async fn fail(&self, question: &Question, code: &'static str, retryable: bool) -> Result<(), RedisError> {
-        self.end(question, code, words::error(question, code, retryable)).await
-    }
-
-    /// Ends a question without a reply, and lets its room and its user go on.
-    async fn end(&self, question: &Question, code: &'static str, event: (&str, String)) -> Result<(), RedisError> {
-        let (name, json) = event;
-        let ended = self.redis.fail_question(question, (name, &json)).await?;
-        if ended == crate::redis::Ended::Now {
-            self.metrics.gpt_replies_total.inc([code]);
-        }
-        self.redis.finish_question(question).await
+        let event = words::error(question, code, retryable);
+        self.end(question, None, code, event, Keep::Nothing).await.map(drop)
     }
 
     /// As [`Self::fail`], and keeps the question for operators, who may have it tried again.
     pub async fn give_up(&self, question: &Question, code: &'static str, retryable: bool) -> Result<(), RedisError> {
-        let (name, json) = words::error(question, code, retryable);
-        let ended = self.redis.fail_question(question, (name, &json)).await?;
-        if ended == crate::redis::Ended::Before {
-            return self.redis.finish_question(question).await;
+        let event = words::error(question, code, retryable);
+        self.end(question, None, code, event, Keep::Letter).await.map(drop)
+    }
+
+    /// As [`Self::give_up`], but only while nobody else has the question: who wakes late must not end what another writes.
+    pub async fn give_up_claim(
+        &self,
+        claim: &Claim,
+        code: &'static str,
+        retryable: bool,
+    ) -> Result<Outcome, RedisError> {
+        let event = words::error(&claim.question, code, retryable);
+        self.end_claim(claim, code, event, Keep::Letter).await
+    }
+
+    /// As [`Self::give_up_claim`], of what its asker has taken back.
+    async fn cancel_claim(&self, claim: &Claim) -> Result<Outcome, RedisError> {
+        let event = words::error(&claim.question, "cancelled", false);
+        self.end_claim(claim, "cancelled", event, Keep::Nothing).await
+    }
+
+    async fn end_claim(
+        &self,
+        claim: &Claim,
+        code: &'static str,
+        event: (&str, String),
+        keep: Keep,
+    ) -> Result<Outcome, RedisError> {
+        let ended = self.end(&claim.question, Some(claim.generation), code, event, keep);
+        Ok(match ended.await? {
+            Ended::Now | Ended::Before => Outcome::Ended,
+            Ended::Superseded => Outcome::Lost,
+        })
+    }
+
+    /// Ends a question without a reply, and lets its room and its user go on; with a generation only while no later claim
+    /// writes the reply.
+    async fn end(
+        &self,
+        question: &Question,
+        generation: Option<u64>,
+        code: &'static str,
+        event: (&str, String),
+        keep: Keep,
+    ) -> Result<Ended, RedisError> {
+        let (name, json) = event;
+        let ended = self.redis.fail_question(question, generation, (name, &json)).await?;
+        if ended == Ended::Now {
+            self.metrics.gpt_replies_total.inc([code]);
         }
-        self.metrics.gpt_replies_total.inc([code]);
-        tracing::warn!(room = %question.room, question = question.id, code, "a question was given up");
-        self.redis.bury_question(question, code).await
+        match (ended, keep) {
+            (Ended::Now, Keep::Letter) => {
+                tracing::warn!(room = %question.room, question = question.id, code, "a question was given up");
+                self.redis.bury_question(question, code).await?;
+            }
+            (Ended::Now, Keep::Nothing) | (Ended::Before, _) => self.redis.finish_question(question).await?,
+            (Ended::Superseded, _) => {}
+        }
+        Ok(ended)
     }
 
     /// Answers a claimed question; `interrupted` resolves when it is to end before its time.
@@ -149,17 +199,14 @@ impl Answerer {
     ) -> Result<Outcome, RedisError> {
         let question = &claim.question;
         let Some(provider) = &self.provider else {
-            self.give_up(question, "unconfigured", false).await?;
-            return Ok(Outcome::Ended);
+            return self.give_up_claim(claim, "unconfigured", false).await;
         };
         if claim.left.is_zero() {
-            self.give_up(question, "deadline", true).await?;
-            return Ok(Outcome::Ended);
+            return self.give_up_claim(claim, "deadline", true).await;
         }
         if let Some(purse) = claim.spent {
-            self.end(question, "budget", words::over_budget(question, purse))
-                .await?;
-            return Ok(Outcome::Ended);
+            let event = words::over_budget(question, purse);
+            return self.end_claim(claim, "budget", event, Keep::Nothing).await;
         }
         if claim.generation > 1 {
             let (name, json) = words::reset(question, claim.generation);
@@ -183,8 +230,7 @@ impl Answerer {
         };
         let Some(asked) = self.prompter.prompt(question).await? else {
             // It was deleted, or has no text.
-            self.fail(question, "cancelled", false).await?;
-            return Ok(Outcome::Ended);
+            return self.cancel_claim(claim).await;
         };
         let stream = self.stream(provider, &asked, &mut reply, interrupted).await;
         if let Some(call) = &reply.call {
@@ -193,10 +239,7 @@ impl Answerer {
         }
         match stream? {
             Stream::Complete => self.store(&reply, false).await,
-            Stream::Interrupted(Interrupt::Cancelled) if reply.text.is_empty() => {
-                self.fail(question, "cancelled", false).await?;
-                Ok(Outcome::Ended)
-            }
+            Stream::Interrupted(Interrupt::Cancelled) if reply.text.is_empty() => self.cancel_claim(claim).await,
             Stream::Interrupted(Interrupt::Cancelled) => self.store(&reply, true).await,
             Stream::Interrupted(Interrupt::Stopping) => Ok(Outcome::Again(Duration::ZERO)),
             Stream::Interrupted(Interrupt::Lost) => Ok(Outcome::Lost),
@@ -204,10 +247,7 @@ impl Answerer {
                 self.redis.finish_question_if_ended(question).await?;
                 Ok(Outcome::Lost)
             }
-            Stream::OutOfTime => {
-                self.give_up(question, "deadline", true).await?;
-                Ok(Outcome::Ended)
-            }
+            Stream::OutOfTime => self.give_up_claim(claim, "deadline", true).await,
             Stream::Failed(error) => self.failed(claim, &error).await,
         }
     }
@@ -243,8 +283,7 @@ impl Answerer {
             let jitter = rand::rng().random_range(Duration::from_millis(50)..=ceiling);
             return Ok(Outcome::Again(wait.unwrap_or_default() + jitter));
         }
-        self.give_up(&claim.question, error.code(), error.retryable()).await?;
-        Ok(Outcome::Ended)
+        self.give_up_claim(claim, error.code(), error.retryable()).await
     }
 
     /// Tells the model's pieces to the room until there are no more.
@@ -353,7 +392,10 @@ impl Answerer {
             hash: 0,
             trace: question.trace.clone(),
             asks: false,
-            answers: Some(question.id.clone()),
+            answers: Some(Answers {
+                question: question.id.clone(),
+                generation: reply.claim.generation,
+            }),
         };
         let posted = self
             .redis
@@ -366,9 +408,9 @@ impl Answerer {
             }
             // It had ended before, or its room is gone.
             Some(Posted::Stored(_) | Posted::Conflict | Posted::RoomGone) => {}
+            Some(Posted::Superseded) => return Ok(Outcome::Lost),
             _ => return Ok(Outcome::Again(BACKOFF)),
         }
-        self.redis.forget_parts(question).await?;
         self.redis.finish_question(question).await?;
         Ok(Outcome::Ended)
     }

@@ -4,9 +4,11 @@ mod repeat;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, Semaphore};
+use futures::future::join_all;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +33,10 @@ const BEAT: Duration = Duration::from_secs(10);
 /// How often delayed, stalled and overdue questions are looked for: with the lease, a crashed worker's questions are taken
 /// over within 35 s.
 const SWEEP: Duration = Duration::from_secs(3);
+/// When a question that a failure of Redis interrupted goes on: not at once, as what failed may fail again.
+const GIVE_BACK: Duration = Duration::from_secs(1);
+/// Outboxes that are emptied at the same time: a question takes three round trips.
+const OUTBOXES_AT_ONCE: usize = 16;
 /// Workers that fell silent over one question before it is given up: it is what made them.
 const STALLS_MAX: u32 = 2;
 
@@ -65,8 +71,6 @@ pub struct Queue {
     parallel: usize,
     budgets: Budgets,
     slots: Arc<Semaphore>,
-    /// An answer has ended: there is room for another.
-    freed: Notify,
     /// The pause that was told of.
     paused: Mutex<Option<Pause>>,
     held: Mutex<HashMap<String, Held>>,
@@ -94,7 +98,6 @@ impl Queue {
                 room: config.gpt_room_daily_tokens,
             },
             slots: Arc::new(Semaphore::new(config.gpt_parallel)),
-            freed: Notify::new(),
             paused: Mutex::default(),
             held: Mutex::default(),
             tracker: TaskTracker::new(),
@@ -103,51 +106,78 @@ impl Queue {
 
     /// Runs until cancelled; what is being answered then is handed over.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let loops = async {
+        let prepared = async {
             // A question that is taken before its room can be reached would wait for the end of its hold.
             self.redis.wait_connected().await;
             while let Err(error) = self.redis.prepare_questions().await {
                 tracing::debug!(%error, "the queue is not prepared yet");
                 tokio::time::sleep(RETRY).await;
             }
-            let asked = News::of(self.bus.asked());
-            let ready = News::of(self.bus.ready()).or(&self.freed);
-            tokio::join!(
-                repeat(OUTBOX_POLL, "questions wait in their outboxes", asked, || self
-                    .take_in()),
-                repeat(POLL, "questions are not taken", ready, || self.take()),
-                repeat(BEAT, "holds are not renewed", News::default(), || self.beat()),
-                repeat(SWEEP, "the queue is not swept", News::default(), || self.sweep()),
-                self.follow_control(),
-            );
         };
-        tokio::select! {
-            () = loops => {}
-            () = stop.cancelled() => {}
+        if stop.run_until_cancelled(prepared).await.is_none() {
+            return;
         }
-        for held in lock(&self.held).values() {
-            held.interrupt(Interrupt::Stopping);
-        }
+        let (asked, ready) = (News::of(self.bus.asked()), News::of(self.bus.ready()));
+        let none = News::default;
+        // A loop ends between two rounds: what was read of the queue must be claimed, or nobody takes it for a lease.
+        tokio::join!(
+            repeat(&stop, OUTBOX_POLL, "questions wait in their outboxes", asked, || self
+                .take_in(&stop)),
+            repeat(&stop, POLL, "questions are not taken", ready, || self.take(&stop)),
+            repeat(&stop, SWEEP, "lost questions are not taken over", none(), || self
+                .take_over(&stop)),
+            repeat(&stop, SWEEP, "the queue is not swept", none(), || self.sweep()),
+            repeat(&stop, BEAT, "holds are not renewed", none(), || self.beat()),
+            stop.run_until_cancelled(self.follow_control()),
+            async {
+                stop.cancelled().await;
+                self.hand_over();
+            },
+        );
+        self.hand_over();
         self.tracker.close();
         self.tracker.wait().await;
         // Operators see it as silent for a while where this fails.
         let _unreachable = self.redis.hide_worker(&self.worker).await;
     }
 
-    /// From the outboxes into the queue. Two workers may do the same: a question is queued once.
-    async fn take_in(&self) -> Result<(), RedisError> {
-        for partition in self.redis.asked_partitions().await? {
-            for (entry, asked) in self.redis.asked(partition, BATCH).await? {
-                match asked {
-                    // It was answered, and another worker has yet to remove it here.
-                    Some(asked) if self.redis.has_ended(&asked.question).await? => {}
-                    Some(asked) => self.enqueue(&asked).await?,
-                    None => tracing::error!(partition, entry, "unreadable question"),
-                }
-                self.redis.forget_asked(partition, &entry).await?;
-            }
+    fn hand_over(&self) {
+        for held in lock(&self.held).values() {
+            held.interrupt(Interrupt::Stopping);
         }
-        Ok(())
+    }
+
+    /// From the outboxes into the queue. Two workers may do the same: a question is queued once.
+    async fn take_in(&self, stop: &CancellationToken) -> Result<(), RedisError> {
+        let partitions = self.redis.asked_partitions().await?;
+        // Each in its order, as those of a room must be.
+        stream::iter(partitions)
+            .map(Ok)
+            .try_for_each_concurrent(OUTBOXES_AT_ONCE, async |partition| {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                self.take_in_of(partition).await
+            })
+            .await
+    }
+
+    async fn take_in_of(&self, partition: u16) -> Result<(), RedisError> {
+        let asked = self.redis.asked(partition, BATCH).await?;
+        let mut entries = Vec::with_capacity(asked.len());
+        for (entry, asked) in asked {
+            match asked {
+                // It was answered, and another worker has yet to remove it here.
+                Some(asked) if self.redis.has_ended(&asked.question).await? => {}
+                Some(asked) => self.enqueue(&asked).await?,
+                None => tracing::error!(partition, entry, "unreadable question"),
+            }
+            entries.push(entry);
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.redis.forget_asked(partition, entries).await
     }
 
     async fn enqueue(&self, asked: &Asked) -> Result<(), RedisError> {
@@ -164,55 +194,93 @@ impl Queue {
         self.answerer.fail(question, code, true).await
     }
 
-    /// From the queue to answers, as many as there is room for.
-    async fn take(self: &Arc<Self>) -> Result<(), RedisError> {
-        let Holds { pause, brake } = self.redis.question_holds().await?;
-        let may = pause.is_none() && brake.is_none();
-        self.tell_pause(pause);
-        let free = self.slots.available_permits();
-        if free == 0 || !may {
-            return Ok(());
-        }
-        for (entry, job) in self.redis.read_ready(&self.worker, free as u64).await? {
-            self.start(&entry, &job, false).await?;
+    /// From the queue to answers, until there is nothing more to do.
+    async fn take(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), RedisError> {
+        while let Some(slots) = self.free_slots(stop).await {
+            let Holds { pause, brake } = self.redis.question_holds().await?;
+            let may = pause.is_none() && brake.is_none();
+            self.tell_pause(pause);
+            if !may {
+                break;
+            }
+            let ready = self.redis.read_ready(&self.worker, slots.len() as u64).await?;
+            if ready.is_empty() {
+                break;
+            }
+            self.start(ready, slots, false).await;
         }
         Ok(())
     }
 
-    async fn start(self: &Arc<Self>, entry: &str, job: &str, stalled: bool) -> Result<(), RedisError> {
-        let claim = self
-            .redis
-            .claim_question(&self.worker, entry, job, stalled, self.budgets);
-        let Some(claim) = claim.await? else {
-            return Ok(());
-        };
-        let Ok(permit) = self.slots.clone().acquire_owned().await else {
-            return Ok(());
-        };
+    /// Waits until there is room for an answer and reserves as much as there is; nothing when this worker stops. Whoever
+    /// waits longest is first, so that lost questions have their turn while the queue is long.
+    async fn free_slots(&self, stop: &CancellationToken) -> Option<Vec<OwnedSemaphorePermit>> {
+        let first = stop.run_until_cancelled(self.slots.clone().acquire_owned());
+        let mut slots = vec![first.await?.ok()?];
+        while let Ok(slot) = self.slots.clone().try_acquire_owned() {
+            slots.push(slot);
+        }
+        Some(slots)
+    }
+
+    /// Claims jobs, given by their places and names, and answers them. What cannot be claimed now is taken over later.
+    async fn start(self: &Arc<Self>, jobs: Vec<(String, String)>, slots: Vec<OwnedSemaphorePermit>, stalled: bool) {
+        let claims = jobs.iter().map(|(entry, job)| async move {
+            let claim = self
+                .redis
+                .claim_question(&self.worker, entry, job, stalled, self.budgets);
+            claim.await.unwrap_or_else(|error| {
+                tracing::warn!(job, %error, "a question was not claimed");
+                None
+            })
+        });
+        let claims = join_all(claims).await;
+        for (claim, slot) in claims.into_iter().flatten().zip(slots) {
+            self.answer_apart(claim, slot);
+        }
+    }
+
+    fn answer_apart(self: &Arc<Self>, claim: Claim, slot: OwnedSemaphorePermit) {
+        let job = claim.question.job();
         let token = CancellationToken::new();
         let why = Arc::new(Mutex::new(None));
         let held = Held {
             running: Running {
-                job: job.to_owned(),
-                entry: entry.to_owned(),
+                job: job.clone(),
+                entry: claim.entry.clone(),
                 generation: claim.generation,
             },
             token: token.clone(),
             why: why.clone(),
         };
-        lock(&self.held).insert(job.to_owned(), held);
-        let (queue, job) = (self.clone(), job.to_owned());
+        lock(&self.held).insert(job.clone(), held);
+        let queue = self.clone();
         self.tracker.spawn(async move {
-            let outcome = queue.answer(&claim, &token, &why).await;
-            if let Err(error) = outcome {
-                // Its hold ends by itself, and another worker goes on.
+            if let Err(error) = queue.answer(&claim, &token, &why).await {
                 tracing::warn!(job, %error, "an answer was interrupted");
+                queue.give_back(&claim).await;
             }
-            lock(&queue.held).remove(&job);
-            drop(permit);
-            queue.freed.notify_one();
+            let mut held = lock(&queue.held);
+            // This worker may have taken over from itself.
+            if held
+                .get(&job)
+                .is_some_and(|held| held.running.generation == claim.generation)
+            {
+                held.remove(&job);
+            }
+            drop(slot);
         });
-        Ok(())
+    }
+
+    /// Hands a question over that a failure of Redis interrupted, once Redis is back; after a lease it is taken over anyway.
+    async fn give_back(&self, claim: &Claim) {
+        let began = Instant::now();
+        while began.elapsed() < LEASE {
+            match self.redis.put_off_question(claim, GIVE_BACK).await {
+                Ok(_) => return,
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
     }
 
     async fn answer(
@@ -229,7 +297,7 @@ impl Queue {
             self.answerer.settle_lost(claim).await?;
         }
         if claim.stalls >= STALLS_MAX {
-            return self.answerer.give_up(question, "stalled", true).await;
+            return self.answerer.give_up_claim(claim, "stalled", true).await.map(drop);
         }
         let interrupted = || {
             let token = token.clone();
@@ -278,20 +346,29 @@ impl Queue {
         Ok(())
     }
 
-    async fn sweep(self: &Arc<Self>) -> Result<(), RedisError> {
+    /// Questions whose worker has fallen silent.
+    async fn take_over(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), RedisError> {
+        while let Some(slots) = self.free_slots(stop).await {
+            if self.redis.question_holds().await?.pause.is_some() {
+                // To take over is to begin anew.
+                break;
+            }
+            let mut lost = self.redis.read_stalled(&self.worker, LEASE, slots.len() as u64).await?;
+            if lost.is_empty() {
+                break;
+            }
+            lost.retain(|(_, job)| !lock(&self.held).contains_key(job));
+            self.start(lost, slots, true).await;
+        }
+        Ok(())
+    }
+
+    async fn sweep(&self) -> Result<(), RedisError> {
         for question in self.redis.due_questions().await? {
             self.answerer.give_up(&question, "deadline", true).await?;
         }
-        if self.redis.question_holds().await?.pause.is_some() {
-            // To take over is to begin anew.
-            return Ok(());
-        }
-        for (entry, job) in self.redis.read_stalled(&self.worker, LEASE).await? {
-            let ours = lock(&self.held).contains_key(&job);
-            if !ours {
-                self.start(&entry, &job, true).await?;
-            }
-        }
+        // Who takes questions does not look while there is no room for one.
+        self.tell_pause(self.redis.question_holds().await?.pause);
         Ok(())
     }
 

@@ -48,7 +48,6 @@ const KEPT_HEADERS: [HeaderName; 10] = [
     header::SEC_WEBSOCKET_VERSION,
     header::TRANSFER_ENCODING,
 ];
-
 /// Headers that decide over a handshake.
 const JUDGED_HEADERS: [HeaderName; 3] = [header::HOST, header::ORIGIN, HeaderName::from_static("x-forwarded-for")];
 

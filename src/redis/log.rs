@@ -48,7 +48,16 @@ pub struct Draft {
     /// Whether it asks the model.
     pub asks: bool,
     /// The question that it answers: it is stored only if nothing else has ended that one.
-    pub answers: Option<String>,
+    pub answers: Option<Answers>,
+}
+
+/// What a reply answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answers {
+    /// The message that asks.
+    pub question: String,
+    /// The claim under which it was written: it is not stored once a later one writes.
+    pub generation: u64,
 }
 
 /// Where a stored event is.
@@ -83,6 +92,8 @@ pub enum Posted {
     Elsewhere,
     /// The archive's backlog is full.
     Backlog,
+    /// A later claim writes this reply.
+    Superseded,
 }
 
 /// The lower end of a page, which itself is not part of it.
@@ -177,8 +188,9 @@ impl Redis {
             keys.live(room),
             keys.archive_bytes(partition),
             keys.gpt_outbox(partition),
+            keys.gpt_parts(room),
         ];
-        let mut args: Vec<Value> = Vec::with_capacity(6 + drafts.len() * 10);
+        let mut args: Vec<Value> = Vec::with_capacity(6 + drafts.len() * 11);
         args.push(room.as_str().into());
         args.push(i64::from(limits.log_max_len).into());
         args.push(integer(limits.archive_max_bytes));
@@ -200,7 +212,7 @@ impl Redis {
                 .into(),
             );
             let once = match (&draft.answers, &draft.cid) {
-                (Some(question), _) => Some(keys.gpt_end(room, question)),
+                (Some(answers), _) => Some(keys.gpt_end(room, &answers.question)),
                 (None, Some(cid)) => Some(keys.idempotency(room, &draft.user, cid)),
                 (None, None) => None,
             };
@@ -215,7 +227,12 @@ impl Redis {
             args.push(format!("{:016x}", draft.hash).into());
             args.push(draft.trace.as_str().into());
             args.push(if draft.asks { "1" } else { "" }.into());
-            args.push(draft.answers.as_deref().map_or_else(String::new, reply_id).into());
+            let (id, generation) = match &draft.answers {
+                Some(answers) => (reply_id(&answers.question), answers.generation.to_string()),
+                None => Default::default(),
+            };
+            args.push(id.into());
+            args.push(generation.into());
         }
         let (mut answer, client): (Vec<Value>, _) = self
             .call_for(room, Purpose::Post, &self.scripts.post, key_names, args)
@@ -368,6 +385,7 @@ fn read_posted(value: Value) -> Option<Posted> {
         "not_found" => Some(Posted::NotFound),
         "elsewhere" => Some(Posted::Elsewhere),
         "backlog" => Some(Posted::Backlog),
+        "superseded" => Some(Posted::Superseded),
         _ => None,
     }
 }

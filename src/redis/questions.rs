@@ -2,6 +2,7 @@
 
 mod dead;
 mod hold;
+mod reply;
 mod view;
 
 use std::collections::HashMap;
@@ -136,6 +137,8 @@ pub enum Ended {
     Now,
     /// Before.
     Before,
+    /// Neither: a later claim answers it.
+    Superseded,
 }
 
 type Fields = HashMap<String, String>;
@@ -189,9 +192,9 @@ impl Redis {
         Ok(entries.into_iter().map(read).collect())
     }
 
-    /// Removes a question from its outbox.
-    pub async fn forget_asked(&self, partition: u16, entry: &str) -> Result<(), RedisError> {
-        let () = self.any()?.xdel(self.keys.gpt_outbox(partition), entry).await?;
+    /// Removes questions from their outbox.
+    pub async fn forget_asked(&self, partition: u16, entries: Vec<String>) -> Result<(), RedisError> {
+        let () = self.any()?.xdel(self.keys.gpt_outbox(partition), entries).await?;
         Ok(())
     }
 
@@ -251,20 +254,32 @@ impl Redis {
             .collect())
     }
 
-    /// Takes jobs whose worker has been silent for `idle`; their places and names.
-    pub async fn read_stalled(&self, worker: &str, idle: Duration) -> Result<Vec<(String, String)>, RedisError> {
+    /// Takes up to `count` jobs whose worker has been silent for `idle`; their places and names.
+    pub async fn read_stalled(
+        &self,
+        worker: &str,
+        idle: Duration,
+        count: u64,
+    ) -> Result<Vec<(String, String)>, RedisError> {
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-        let (_next, entries): (String, Vec<(String, Fields)>) = self
-            .any()?
-            .xautoclaim_values(GPT_READY, GROUP, worker, idle, "0", Some(100), false)
-            .await?;
-        Ok(entries
-            .into_iter()
-            .filter_map(|(entry, mut fields)| Some((entry, fields.remove("j")?)))
-            .collect())
+        let mut from = "0-0".to_owned();
+        loop {
+            // One call looks at ten times as many as it takes, and others may be held before the stalled ones.
+            let (next, entries): (String, Vec<(String, Fields)>) = self
+                .any()?
+                .xautoclaim_values(GPT_READY, GROUP, worker, idle, from, Some(count), false)
+                .await?;
+            if next == "0-0" || !entries.is_empty() {
+                let entries = entries.into_iter();
+                return Ok(entries
+                    .filter_map(|(entry, mut fields)| Some((entry, fields.remove("j")?)))
+                    .collect());
+            }
+            from = next;
+        }
     }
 
-    /// Makes this worker the only one that may write about a job; `None` when the job is over.
+    /// Makes this worker the only one that may write about a job; `None` when the job is over, or another worker has it.
     pub async fn claim_question(
         &self,
         worker: &str,
@@ -280,12 +295,11 @@ impl Redis {
             budgets.user.to_string().into(),
             budgets.room.to_string().into(),
         ];
-        let mut answer: Vec<String> =
-            call(&self.scripts.gpt_claim, self.any()?, vec![keys::gpt_job(job)], args).await?;
+        let key_names = vec![GPT_READY.to_owned(), keys::gpt_job(job)];
+        let mut answer: Vec<String> = call(&self.scripts.gpt_claim, self.any()?, key_names, args).await?;
         let spent = answer.get(8).and_then(|purse| Purse::parse(purse));
         answer.truncate(8);
         let Ok([room, id, user, trace, generation, attempt, stalls, left]) = <[String; 8]>::try_from(answer) else {
-            let () = self.any()?.xack(GPT_READY, GROUP, entry).await?;
             return Ok(None);
         };
         let claim = || {
@@ -406,66 +420,6 @@ impl Redis {
         Ok(())
     }
 
-    /// Adds to a reply that is being written and tells the room; `false` when it has ended, or a later claim writes it.
-    pub async fn write_part(&self, question: &Question, part: Part<'_>) -> Result<bool, RedisError> {
-        let (name, json) = part.event;
-        let args = vec![
-            self.publish_verb().into(),
-            question.reply().into(),
-            part.generation.to_string().into(),
-            part.index
-                .map_or_else(|| "-1".to_owned(), |index| index.to_string())
-                .into(),
-            part.text.into(),
-            format!("~ {name} {json}").into(),
-        ];
-        let key_names = self.part_keys(question);
-        let told: i64 = self
-            .call_for_room(&question.room, &self.scripts.gpt_part, key_names, args)
-            .await?;
-        Ok(told == 1)
-    }
-
-    /// Ends a question without a reply, unless it has ended, and tells the room.
-    pub async fn fail_question(&self, question: &Question, event: (&str, &str)) -> Result<Ended, RedisError> {
-        let (name, json) = event;
-        let args = vec![
-            self.publish_verb().into(),
-            question.reply().into(),
-            format!("~ {name} {json}").into(),
-            ms(END_TTL).into(),
-        ];
-        let key_names = self.part_keys(question);
-        let ended: i64 = self
-            .call_for_room(&question.room, &self.scripts.gpt_fail, key_names, args)
-            .await?;
-        Ok(if ended == 1 { Ended::Now } else { Ended::Before })
-    }
-
-    fn part_keys(&self, question: &Question) -> Vec<String> {
-        vec![
-            self.keys.gpt_parts(&question.room),
-            self.keys.live(&question.room),
-            self.keys.gpt_end(&question.room, &question.id),
-        ]
-    }
-
-    /// Forgets what was written of a reply: it is in the log.
-    pub async fn forget_parts(&self, question: &Question) -> Result<(), RedisError> {
-        let client = self.for_room(&question.room, super::client::Purpose::Other)?;
-        let () = client
-            .hdel(self.keys.gpt_parts(&question.room), question.reply())
-            .await?;
-        Ok(())
-    }
-
-    /// Whether a question has ended.
-    pub async fn has_ended(&self, question: &Question) -> Result<bool, RedisError> {
-        let client = self.for_room(&question.room, super::client::Purpose::Other)?;
-        let count: i64 = client.exists(self.keys.gpt_end(&question.room, &question.id)).await?;
-        Ok(count > 0)
-    }
-
     /// Lets the room and the user of a question go on if it has ended: the worker that ended it may not have come to it.
     pub async fn finish_question_if_ended(&self, question: &Question) -> Result<(), RedisError> {
         if self.has_ended(question).await? {
@@ -477,17 +431,5 @@ impl Redis {
     /// Tells the nodes that have the room joined something about a question; it has no place in the log.
     pub async fn publish_gpt(&self, room: &RoomId, name: &str, json: &str) -> Result<(), RedisError> {
         self.publish_live(room, format!("~ {name} {json}")).await
-    }
-
-    /// The replies of a room that are being written: id, generation, index of the newest piece, text so far.
-    pub async fn parts(&self, room: &RoomId) -> Result<Vec<(String, u64, Option<u64>, String)>, RedisError> {
-        let client = self.for_room(room, super::client::Purpose::Other)?;
-        let parts: HashMap<String, String> = client.hgetall(self.keys.gpt_parts(room)).await?;
-        let read = |(id, part): (String, String)| {
-            let mut fields = part.splitn(3, '|');
-            let (generation, index, text) = (fields.next()?, fields.next()?, fields.next()?);
-            Some((id, generation.parse().ok()?, index.parse().ok(), text.to_owned()))
-        };
-        Ok(parts.into_iter().filter_map(read).collect())
     }
 }

@@ -1,5 +1,8 @@
 //! Replies of a model: asked in a room, written before everybody's eyes, ended exactly once, whichever worker dies.
 
+mod crashes;
+mod gate;
+
 use std::time::Duration;
 
 use roomcast::gpt::scripted::ScriptedModel;
@@ -12,7 +15,12 @@ use crate::support::{World, join, send, until};
 
 /// A scripted model on a port of its own, and its address.
 async fn model() -> (ScriptedModel, String) {
-    let model = ScriptedModel::new(Duration::from_millis(5));
+    model_of(Duration::from_millis(5)).await
+}
+
+/// The same at another pace.
+async fn model_of(pace: Duration) -> (ScriptedModel, String) {
+    let model = ScriptedModel::new(pace);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     let router = model.clone().router();

@@ -173,7 +173,7 @@ async fn what_a_lost_worker_told_is_counted_by_its_successor() {
     let (entry, question) = redis.asked(partition, 1).await.unwrap().remove(0);
     let asked = question.unwrap();
     redis.enqueue_question(&asked, Duration::from_secs(60)).await.unwrap();
-    redis.forget_asked(partition, &entry).await.unwrap();
+    redis.forget_asked(partition, vec![entry]).await.unwrap();
     let (entry, job) = redis.read_ready("ghost", 1).await.unwrap().remove(0);
     let claim = redis.claim_question("ghost", &entry, &job, false, Budgets::default());
     assert_eq!(claim.await.unwrap().unwrap().spent, None);

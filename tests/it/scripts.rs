@@ -7,6 +7,10 @@ mod input;
 mod model;
 mod nodes;
 mod op;
+mod questions;
+mod queue_acts;
+mod queue_found;
+mod queue_model;
 mod run;
 mod server;
 mod spending;
@@ -122,6 +126,37 @@ fn counters_of_an_address_answer_what_the_model_answers() {
         server.script_commands > 100,
         "only {} commands of scripts were seen",
         server.script_commands
+    );
+}
+
+#[test]
+fn every_question_to_the_model_ends_once_as_in_the_model_of_the_queue() {
+    let server = check_on(
+        32,
+        kept!("questions"),
+        &queue_acts::acts(),
+        Server::start_cluster,
+        async |server, acts| questions::run(server, &acts).await,
+    );
+    assert!(
+        server.script_commands > 1000,
+        "only {} commands of scripts were seen",
+        server.script_commands
+    );
+}
+
+#[test]
+fn questions_on_valkey_behave_as_on_redis() {
+    if std::env::var_os("TEST_VALKEY_SERVER").is_none() {
+        println!("skipped: TEST_VALKEY_SERVER does not name a valkey-server; `make unit` installs one");
+        return;
+    }
+    check_on(
+        16,
+        kept!("questions"),
+        &queue_acts::acts(),
+        Server::start_valkey,
+        async |server, acts| questions::run(server, &acts).await,
     );
 }
 

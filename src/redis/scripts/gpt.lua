@@ -27,10 +27,11 @@ local function clock_ms()
   return (tonumber(pause[1] or '') or now_ms()) - (tonumber(pause[2] or '') or 0)
 end
 
--- Puts a job where workers take it from, and wakes them.
+-- Puts a job where workers take it from, and wakes them. Only by this entry can it be claimed: an ended job may leave one
+-- behind.
 local function make_ready(job)
-  redis.call('HSET', job_key(job), 'state', 'ready')
-  redis.call('XADD', READY, '*', 'j', job)
+  local entry = redis.call('XADD', READY, '*', 'j', job)
+  redis.call('HSET', job_key(job), 'state', 'ready', 'entry', entry)
   redis.call('PUBLISH', READY, '')
 end
 

@@ -1,14 +1,17 @@
 -- post: puts events into a room's log, in order, and tells every node that has the room joined.
 --
 -- KEYS  1 log  2 meta  3 gone (ids of deleted messages)  4 archive of the partition  5 active rooms of the partition
---       6 live channel  7 size of the archive, bytes  8 outbox of questions to the model  9.. idempotency keys
+--       6 live channel  7 size of the archive, bytes  8 outbox of questions to the model
+--       9 replies of the room that are being written  10.. idempotency keys
 -- ARGV  1 room  2 log cap, events  3 archive cap, bytes  4 idempotency TTL ms  5 PUBLISH or SPUBLISH  6 number of events
 --       then per event: 1 JSON prefix (an object without its closing brace)  2 kind  3 user  4 target id or ''
 --       5 authority: '' = the author only, 'owner' = any message, 'checked' = author checked against the archive
 --       6 index of the idempotency key from 1, or 0  7 content hash  8 trace context or ''
 --       9 '1' = asks the model  10 the message's id, or '' = its place
+--       11 the claim under which a reply was written, or ''
 -- Returns { epoch, { status, seq, ts, id } per event } with status ok, dup, conflict, room_gone, not_author,
---       not_found, elsewhere (the target is below the log: ask the archive), backlog (the archive is full).
+--       not_found, elsewhere (the target is below the log: ask the archive), backlog (the archive is full), superseded
+--       (a later claim writes this reply).
 --
 -- Event JSON is never decoded: the server's fields are appended to the prefix.
 -- All checks that can fail come before the first write of an event.
@@ -20,10 +23,10 @@ local OUTBOX_MAX = 10000                      -- questions that wait for a worke
 local ENTRY_BYTES = 100                       -- what an archive entry takes beside its JSON; trim_archive counts the same
 
 local log, meta, gone, archive, active, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local archive_bytes, outbox = KEYS[7], KEYS[8]
+local archive_bytes, outbox, replies = KEYS[7], KEYS[8], KEYS[9]
 local room_id, log_cap, archive_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local idem_ttl, publish, count = ARGV[4], ARGV[5], tonumber(ARGV[6])
-if #ARGV ~= 6 + count * 10 then return redis.error_reply('ERR post: wrong number of arguments') end
+if #ARGV ~= 6 + count * 11 then return redis.error_reply('ERR post: wrong number of arguments') end
 
 -- wrong key types fail here, before anything is written
 redis.call('ZSCORE', active, room_id)
@@ -36,7 +39,7 @@ if waiting == 0 and backlog ~= 0 then
   backlog = 0
 end
 redis.call('XLEN', outbox)
-for n = 9, #KEYS do redis.call('STRLEN', KEYS[n]) end
+for n = 10, #KEYS do redis.call('STRLEN', KEYS[n]) end
 local room = open_room(log, meta)
 
 local function authorise(target, user, authority)
@@ -61,11 +64,11 @@ end
 local results = { room.epoch }
 local posted = false
 for n = 1, count do
-  local base = 6 + (n - 1) * 10
+  local base = 6 + (n - 1) * 11
   local prefix, kind, user, target = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
   local authority, idem, hash, trace = ARGV[base + 5], tonumber(ARGV[base + 6]), ARGV[base + 7], ARGV[base + 8]
-  local asks, own_id = ARGV[base + 9] == '1', ARGV[base + 10]
-  local idem_key = idem > 0 and KEYS[8 + idem] or nil
+  local asks, own_id, generation = ARGV[base + 9] == '1', ARGV[base + 10], ARGV[base + 11]
+  local idem_key = idem > 0 and KEYS[9 + idem] or nil
   local status = 'ok'
   local known = idem_key and redis.call('GET', idem_key)
   if known then
@@ -78,6 +81,9 @@ for n = 1, count do
       status = 'backlog'
     elseif target ~= '' then
       status = authorise(target, user, authority)
+    elseif generation ~= '' then
+      local writing = redis.call('HGET', replies, own_id)
+      if writing and tonumber(string.match(writing, '^%d+')) > tonumber(generation) then status = 'superseded' end
     end
     if status ~= 'ok' then
       results[#results + 1] = { status }
@@ -107,6 +113,7 @@ for n = 1, count do
         redis.call('ZREMRANGEBYRANK', gone, 0, -GONE_MAX - 1)
         redis.call('PEXPIRE', gone, META_TTL_MS)
       end
+      if generation ~= '' then redis.call('HDEL', replies, own_id) end
       if idem_key then
         redis.call('SET', idem_key, hash .. '|' .. room.epoch .. '|' .. seq .. '|' .. ts .. '|' .. id, 'PX', idem_ttl)
       end
