@@ -56,6 +56,9 @@ enum Command {
     Sessions(sessions::SessionsArgs),
     /// List every setting with its default
     Config(settings::ConfigArgs),
+    /// Print the metrics there are, as a page of the documentation
+    #[command(hide = true)]
+    Metrics,
     /// Check the settings, and that Redis can be used, without starting anything
     CheckConfig,
 }
@@ -175,6 +178,10 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Ban(args) => ban::run(args, &source).await,
         Command::Sessions(args) => sessions::run(args, &source).await,
         Command::Config(args) => settings::print(&args),
+        Command::Metrics => {
+            print!("{}", crate::telemetry::metrics::page());
+            Ok(())
+        }
         Command::CheckConfig => settings::check(&source).await,
     }
 }

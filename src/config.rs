@@ -206,6 +206,9 @@ settings! {
     drain_spread: Millis = "5s" => "ROOMCAST_DRAIN_SPREAD";
     /// Bearer token of `/admin` on the operations listener; unset: `/admin` is not there.
     admin_token: Option<Secret> => "ROOMCAST_ADMIN_TOKEN";
+    /// Share of the memory limit (of the control group, as containers have it) above which the process is not ready, until it
+    /// is a tenth below; 0: never. Without a limit it does nothing.
+    memory_share: f32 = "0.9" => "ROOMCAST_MEMORY_SHARE";
     /// Where the demo's page logs in (`roomcast backend --open-login`); unset: this node serves no page.
     demo_page: Option<Url> => "ROOMCAST_DEMO_PAGE";
     /// Addresses of the nodes that the demo's page may connect to.
@@ -284,6 +287,13 @@ impl Config {
             ));
         }
         RedisConfig::from(self).validate()?;
+        if !(0.0..=1.0).contains(&self.memory_share) {
+            return Err(ConfigError::new(
+                "ROOMCAST_MEMORY_SHARE",
+                "is out of range",
+                "use a number from 0 (never) to 1, such as 0.9",
+            ));
+        }
         if self.gpt_temperature.is_some_and(|value| !(0.0..=2.0).contains(&value)) {
             return Err(ConfigError::new(
                 "GPT_TEMPERATURE",
@@ -374,6 +384,7 @@ mod tests {
             ("REDIS_TIMEOUT", "0s"),
             ("AUTH_VERIFY_EVERY", "0s"),
             ("GPT_TEMPERATURE", "NaN"),
+            ("ROOMCAST_MEMORY_SHARE", "90"),
             ("GPT_MAX_TOKENS", "0"),
             ("GPT_IDLE_TIMEOUT", "0"),
         ] {

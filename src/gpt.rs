@@ -1,6 +1,7 @@
 //! Replies of a language model: the queue of questions, their answers, and the way to the model.
 
 mod answer;
+mod figures;
 pub mod provider;
 mod queue;
 pub mod scripted;
@@ -8,5 +9,6 @@ pub mod window;
 mod words;
 
 pub use answer::{Answerer, Fold, Model};
+pub use figures::show as show_figures;
 pub use queue::Queue;
 pub use words::{DELTA, ERROR, QUEUED, RESET, cancelled};

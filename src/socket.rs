@@ -116,6 +116,11 @@ impl App {
                 self.metrics.cuts_total.inc(["drain"]);
                 self.transports.kill(socket.id);
             }
+            let closed = (index + 1) * size;
+            self.metrics
+                .drain_progress
+                .set(closed.min(sockets.len()) as f64 / sockets.len() as f64);
         }
+        self.metrics.drain_progress.set(1.0);
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::archive::Archiver;
 use crate::chat::fold::fold;
 use crate::config::Config;
-use crate::gpt::{Answerer, Fold, Model, Queue};
+use crate::gpt::{Answerer, Fold, Model, Queue, show_figures};
 use crate::node::{NodeError, listen, log_end};
 use crate::ops::{self, Admin, Health};
 use crate::redis::{PostLimits, Redis};
@@ -38,7 +38,7 @@ impl Worker {
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         config.validate()?;
         let metrics = Arc::new(Metrics::new().map_err(|error| NodeError::Start(error.to_string()))?);
-        let redis = Redis::start(&config)?;
+        let redis = Redis::start_measured(&config, &metrics)?;
         let upstream = Upstream::new(&config).map_err(|error| NodeError::Start(error.to_string()))?;
         let upstream = Arc::new(upstream.with_metrics(metrics.clone()));
         let (listener, ops_address) = listen(config.ops_listen).await?;
@@ -48,7 +48,7 @@ impl Worker {
         let stopped = stop.clone().cancelled_owned();
         let ops = ops::serve(listener, health.clone(), metrics.clone(), admin, stopped);
         tracker.spawn(log_end("ops listener", ops));
-        let archiver = Archiver::new(&config, redis.clone(), upstream, metrics.clone());
+        let archiver = Archiver::new(&config, redis.clone(), upstream.clone(), metrics.clone());
         tracker.spawn(
             stop.clone()
                 .run_until_cancelled_owned(async move { archiver.run().await }),
@@ -63,8 +63,15 @@ impl Worker {
         };
         let answerer = Answerer::new(redis.clone(), Model::new(&config)?, folded, limits, metrics.clone())
             .map_err(|error| NodeError::Start(error.to_string()))?;
-        let queue = Queue::new(redis.clone(), answerer, config.gpt_parallel, *config.gpt_deadline);
+        let (parallel, life) = (config.gpt_parallel, *config.gpt_deadline);
+        let queue = Queue::new(redis.clone(), answerer, parallel, life, metrics.clone());
         tracker.spawn(queue.run(stop.clone()));
+        let figures = show_figures(redis.clone(), metrics.clone());
+        tracker.spawn(stop.clone().run_until_cancelled_owned(figures));
+        let watching = ops::watch(health.clone(), upstream, config.memory_share.into());
+        tracker.spawn(stop.clone().run_until_cancelled_owned(watching));
+        // It has nothing to wait for: consumers go on trying until Redis is there.
+        health.set_started();
         let watched = redis.clone();
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
             loop {

@@ -46,6 +46,17 @@ pub enum Outcome {
     Again(Duration),
 }
 
+impl Outcome {
+    /// One word for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Lost => "lost",
+            Self::Again(_) => "again",
+        }
+    }
+}
+
 /// Rooms whose last prompt's beginning is remembered, for the discount on what the endpoint knows already.
 const STARTS_MAX: u64 = 10_000;
 
@@ -281,7 +292,8 @@ impl Answerer {
         reply: &mut Reply<'_>,
         interrupted: impl Future<Output = Interrupt>,
     ) -> Result<Stream, RedisError> {
-        let deadline = Instant::now() + reply.claim.left;
+        let started = Instant::now();
+        let deadline = started + reply.claim.left;
         tokio::pin!(interrupted);
         let mut pieces = tokio::select! {
             pieces = provider.stream(prompt) => match pieces {
@@ -291,6 +303,8 @@ impl Answerer {
             why = &mut interrupted => return Ok(Stream::Interrupted(why)),
             () = tokio::time::sleep_until(deadline) => return Ok(Stream::OutOfTime),
         };
+        let to_first = started.elapsed();
+        self.metrics.gpt_first_token_seconds.observe(to_first.as_secs_f64());
         // When what waits is to be told.
         let mut due: Option<Instant> = None;
         let end = loop {

@@ -12,6 +12,7 @@ use super::answer::{Answerer, Outcome};
 use super::words;
 use crate::model::RoomId;
 use crate::redis::{Act, Claim, Enqueued, Question, Redis, RedisError, Running};
+use crate::telemetry::Metrics;
 
 /// How often the queue is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -60,6 +61,7 @@ pub struct Queue {
     slots: Arc<Semaphore>,
     held: Mutex<HashMap<String, Held>>,
     tracker: TaskTracker,
+    metrics: Arc<Metrics>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -68,7 +70,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Queue {
     /// A queue that answers up to `parallel` questions at once, each within `life`.
-    pub fn new(redis: Redis, answerer: Answerer, parallel: usize, life: Duration) -> Arc<Self> {
+    pub fn new(redis: Redis, answerer: Answerer, parallel: usize, life: Duration, metrics: Arc<Metrics>) -> Arc<Self> {
+        metrics.gpt_slots.set(i64::try_from(parallel).unwrap_or(i64::MAX));
         Arc::new(Self {
             redis,
             answerer,
@@ -77,6 +80,7 @@ impl Queue {
             slots: Arc::new(Semaphore::new(parallel)),
             held: Mutex::default(),
             tracker: TaskTracker::new(),
+            metrics,
         })
     }
 
@@ -166,9 +170,19 @@ impl Queue {
             why: why.clone(),
         };
         lock(&self.held).insert(job.to_owned(), held);
+        if claim.generation == 1 {
+            let waited = self.life.saturating_sub(claim.left);
+            self.metrics.gpt_wait_seconds.observe(waited.as_secs_f64());
+        }
         let (queue, job) = (self.clone(), job.to_owned());
         self.tracker.spawn(async move {
+            queue.metrics.gpt_answering.inc();
+            let timer = queue.metrics.gpt_answer_duration_seconds.start_timer();
             let outcome = queue.answer(&claim, &token, &why).await;
+            timer.observe_duration();
+            queue.metrics.gpt_answering.dec();
+            let result = outcome.as_ref().map_or("failed", |outcome| outcome.as_str());
+            queue.metrics.gpt_attempts_total.inc([result]);
             if let Err(error) = outcome {
                 // Its hold ends by itself, and another worker goes on.
                 tracing::warn!(job, %error, "an answer was interrupted");
@@ -184,14 +198,16 @@ impl Queue {
         claim: &Claim,
         token: &CancellationToken,
         why: &Mutex<Option<Interrupt>>,
-    ) -> Result<(), RedisError> {
+    ) -> Result<Outcome, RedisError> {
         let question = &claim.question;
         if self.redis.has_ended(question).await? {
-            return self.redis.finish_question(question).await;
+            self.redis.finish_question(question).await?;
+            return Ok(Outcome::Ended);
         }
         if claim.stalls >= STALLS_MAX {
             self.redis.bury_question(question, "stalled").await?;
-            return self.answerer.fail(question, "stalled", true).await;
+            self.answerer.fail(question, "stalled", true).await?;
+            return Ok(Outcome::Ended);
         }
         let interrupted = || {
             let token = token.clone();
@@ -200,10 +216,11 @@ impl Queue {
                 lock(why).unwrap_or(Interrupt::Lost)
             }
         };
-        match self.answerer.answer(claim, interrupted()).await? {
-            Outcome::Ended | Outcome::Lost => Ok(()),
-            Outcome::Again(delay) => self.redis.put_off_question(claim, delay).await.map(drop),
+        let outcome = self.answerer.answer(claim, interrupted()).await?;
+        if let Outcome::Again(delay) = outcome {
+            self.redis.put_off_question(claim, delay).await?;
         }
+        Ok(outcome)
     }
 
     async fn beat(&self) -> Result<(), RedisError> {

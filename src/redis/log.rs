@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use fred::prelude::*;
+use prometheus::IntCounter;
 use serde_json::value::RawValue;
 
 use super::client::Purpose;
 use super::durability::Replid;
 use super::{Redis, RedisError};
 use crate::model::{Epoch, EventKind, Position, RoomEvent, RoomId, Seq, UnixMs, UserId};
+use crate::telemetry::Metrics;
 
 /// How long a `cid` makes a resend harmless.
 const IDEMPOTENCY_TTL: Duration = Duration::from_secs(15 * 60);
@@ -160,6 +162,22 @@ pub struct LogPage {
     pub events: Vec<RoomEvent>,
 }
 
+/// Counts what posts have brought: the first two steps of a delivery.
+#[derive(Clone)]
+pub(super) struct PostMeter {
+    accepted: IntCounter,
+    published: IntCounter,
+}
+
+impl PostMeter {
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            accepted: metrics.events_accepted_total.clone(),
+            published: metrics.events_published_total.clone(),
+        }
+    }
+}
+
 impl Redis {
     /// Stores `drafts` in the room's log, in order and at once, and publishes them. One round trip, and the wait of the
     /// durability level.
@@ -225,6 +243,12 @@ impl Redis {
         }
         let unexpected = || RedisError::Unexpected("post");
         let epoch = answer.remove(0).into_string().ok_or_else(unexpected)?;
+        if let Some(meter) = &self.posted {
+            let receivers = answer.iter().filter_map(receivers);
+            let (accepted, published) = receivers.fold((0, 0), |(events, copies), n| (events + 1, copies + n));
+            meter.accepted.inc_by(accepted);
+            meter.published.inc_by(published);
+        }
         let posted: Vec<Posted> = answer
             .into_iter()
             .map(|value| read_posted(value).ok_or_else(unexpected))
@@ -345,6 +369,12 @@ fn integer(number: usize) -> Value {
 
 fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
     value.as_str()?.parse().ok()
+}
+
+/// How many nodes a new event was handed to; `None` of what is no new event.
+fn receivers(value: &Value) -> Option<u64> {
+    let Value::Array(parts) = value else { return None };
+    parts.get(5)?.as_u64()
 }
 
 fn read_posted(value: Value) -> Option<Posted> {

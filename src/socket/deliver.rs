@@ -248,7 +248,7 @@ impl Deliver {
         let mut feed = room.feed();
         match feed.offer(event) {
             Offer::Deliver => {
-                let lagging = self.hand_out(&mut feed, event);
+                let (_, lagging) = self.hand_out(&mut feed, event);
                 drop(feed);
                 self.bring_up_all(chat, &room, lagging);
             }
@@ -260,8 +260,8 @@ impl Deliver {
         }
     }
 
-    /// Emits an event to the live members; returns those whose queue was full, which are not live any more.
-    fn hand_out(&self, feed: &mut RoomFeed, event: &RoomEvent) -> Vec<Late> {
+    /// Emits an event to the live members; returns to how many, and those whose queue was full, which are not live any more.
+    fn hand_out(&self, feed: &mut RoomFeed, event: &RoomEvent) -> (u64, Vec<Late>) {
         let mut lagging = Vec::new();
         let mut delivered = 0;
         let name = event.kind.event_name();
@@ -287,7 +287,7 @@ impl Deliver {
             }
         }
         self.metrics.deliveries_total.inc_by(delivered);
-        lagging
+        (delivered, lagging)
     }
 
     /// Tells members whose continuity is broken: protocol 2 by `sync:lost`, the others by closing their transport.
@@ -340,5 +340,8 @@ impl Deliver {
             self.bus.unsubscribe(id);
             false
         });
+        self.metrics
+            .rooms
+            .set(i64::try_from(self.rooms.len()).unwrap_or(i64::MAX));
     }
 }

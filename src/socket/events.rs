@@ -95,7 +95,7 @@ impl Event {
             .find(|known| name.as_deref() == Some(known))
             .unwrap_or("unknown");
         Self {
-            reply: Reply::new(name, incoming.ack_id),
+            reply: Reply::new(name, incoming.ack_id, incoming.at),
             packet: incoming.packet,
             number,
         }
@@ -180,7 +180,7 @@ async fn handle_event(session: &Arc<Session>, socket: &Socket, event: Event) {
         "refreshToken" => token::refresh(session, socket).await.map(Answer::Done),
         // Unknown events are ignored, as Socket.IO servers do; they are counted.
         _ => {
-            session.app.metrics.events_total.inc(["unknown", "ignored"]);
+            session.app.metrics.events_total.inc([event.reply.event, "ignored"]);
             return;
         }
     };

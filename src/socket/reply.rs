@@ -1,5 +1,7 @@
 //! The only way to answer an event: an ack where the client asked for one, else `errorMessage`.
 
+use std::time::Instant;
+
 use serde::Serialize;
 use socketioxide::extract::AckSender;
 use socketioxide::handler::FromMessageParts;
@@ -16,17 +18,26 @@ pub struct Reply {
     /// The event's name, of a fixed set.
     pub event: &'static str,
     ack_id: Option<i64>,
+    /// When the event came.
+    at: Instant,
 }
 
 impl Reply {
-    /// An answer to `event`; `ack_id` where the client asked for an ack.
-    pub fn new(event: &'static str, ack_id: Option<i64>) -> Self {
-        Self { event, ack_id }
+    /// An answer to `event`, which came at `at`; `ack_id` where the client asked for an ack.
+    pub fn new(event: &'static str, ack_id: Option<i64>, at: Instant) -> Self {
+        Self { event, ack_id, at }
+    }
+
+    fn count(&self, app: &App, result: &'static str) {
+        app.metrics.events_total.inc([self.event, result]);
+        app.metrics
+            .event_duration_seconds
+            .observe(self.event, self.at.elapsed());
     }
 
     /// Acks with a value.
     pub async fn send<T: Serialize + ?Sized>(self, app: &App, socket: &Socket, value: &T) {
-        app.metrics.events_total.inc([self.event, "ok"]);
+        self.count(app, "ok");
         self.ack(app, socket, value).await;
     }
 
@@ -83,7 +94,7 @@ impl Reply {
     }
 
     fn failure<'a>(&'a self, app: &App, socket: &Socket, error: &ChatError, message: &'a str) -> Failure<'a> {
-        app.metrics.events_total.inc([self.event, error.code()]);
+        self.count(app, error.code());
         tracing::debug!(event = self.event, code = error.code(), sid = %socket.id, "event refused");
         let wants_ack = self.ack_id.is_some();
         Failure {

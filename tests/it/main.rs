@@ -13,6 +13,7 @@ mod gpt;
 mod guard;
 mod handshake;
 mod membership;
+mod metrics;
 mod modes;
 mod operate;
 mod outage;

@@ -7,7 +7,7 @@
 --       5 authority: '' = the author only, 'owner' = any message, 'checked' = author checked against the archive
 --       6 index of the idempotency key from 1, or 0  7 content hash  8 trace context or ''
 --       9 '1' = asks the model  10 the message's id, or '' = its place
--- Returns { epoch, { status, seq, ts, id } per event } with status ok, dup, conflict, room_gone, not_author,
+-- Returns { epoch, { status, seq, ts, id, epoch, nodes that got it } per event } with status ok, dup, conflict, room_gone, not_author,
 --       not_found, elsewhere (the target is below the log: ask the archive), backlog (the archive is full).
 --
 -- Event JSON is never decoded: the server's fields are appended to the prefix.
@@ -109,9 +109,9 @@ for n = 1, count do
       if idem_key then
         redis.call('SET', idem_key, hash .. '|' .. room.epoch .. '|' .. seq .. '|' .. ts .. '|' .. id, 'PX', idem_ttl)
       end
-      redis.call(publish, channel,
+      local receivers = redis.call(publish, channel,
         position .. ' ' .. room.epoch .. ' ' .. kind .. ' ' .. (trace ~= '' and trace or '-') .. ' ' .. json)
-      results[#results + 1] = { 'ok', seq, ts, id, room.epoch }
+      results[#results + 1] = { 'ok', seq, ts, id, room.epoch, receivers }
       room.len = room.len + 1
       posted = true
     end
