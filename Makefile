@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short flood flood-short ts backend python browser metrics release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short flood flood-short ts backend python browser metrics telemetry-cost release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -100,6 +100,10 @@ python: build $(VENV)/.installed ## the whole event table with python-socketio
 	$(VENV)/bin/python tests/python/smoke.py $(TARGET)/debug/roomcast
 
 test: lint unit e2e chaos-short ts backend python browser ## everything CI runs
+
+telemetry-cost: release ## what scraping and tracing cost, CPU per delivery in alternating runs
+	ROOMCAST_BINARY=$(abspath $(TARGET))/release/roomcast \
+		$(CARGO) test --test it scraping_and_one_percent -- --ignored --nocapture
 
 metrics: build ## write docs/metrics.md anew, from the declarations
 	$(TARGET)/debug/roomcast metrics >docs/metrics.md

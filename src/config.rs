@@ -18,7 +18,8 @@ pub use redis::{RedisConfig, declared};
 pub use source::{ConfigError, Source};
 use value::Url;
 pub use value::{
-    AppMatch, AuthMode, Durability, List, LogFormat, Millis, Origins, ProxyProtocol, Secret, Setting, TokenScope,
+    AppMatch, AuthMode, Durability, List, LogFormat, Millis, Origins, OtlpProtocol, ProxyProtocol, Secret, Setting,
+    TokenScope, TraceSampler,
 };
 
 /// One row of `roomcast config`.
@@ -241,6 +242,24 @@ settings! {
     gpt_first_token_timeout: Millis = "20s" => "GPT_FIRST_TOKEN_TIMEOUT";
     /// How long a reply may pause between two tokens.
     gpt_idle_timeout: Millis = "15s" => "GPT_IDLE_TIMEOUT";
+    /// Where traces go: the base address of an OTLP collector, such as `http://collector:4318` (HTTP) or `:4317` (gRPC);
+    /// unset: there are none.
+    otlp_endpoint: Option<Url> => "OTEL_EXPORTER_OTLP_ENDPOINT";
+    /// How: `http/protobuf` or `grpc`.
+    otlp_protocol: OtlpProtocol = "http/protobuf" => "OTEL_EXPORTER_OTLP_PROTOCOL";
+    /// Headers of every request to the collector, `name=value,…`.
+    otlp_headers: Option<Secret> => "OTEL_EXPORTER_OTLP_HEADERS";
+    /// How long one request to the collector may take.
+    otlp_timeout: Millis = "10s" => "OTEL_EXPORTER_OTLP_TIMEOUT";
+    /// Which events of clients are traced: `always_on`, `always_off` or `traceidratio`; as nothing comes before them, the
+    /// same with `parentbased_` means the same.
+    traces_sampler: TraceSampler = "parentbased_always_on" => "OTEL_TRACES_SAMPLER";
+    /// The share of them for `traceidratio`, 0 to 1.
+    traces_sampler_arg: f32 = "1.0" => "OTEL_TRACES_SAMPLER_ARG";
+    /// The name of the service in traces.
+    otel_service_name: String = "roomcast" => "OTEL_SERVICE_NAME";
+    /// What else traces say of this process, `name=value,…`.
+    otel_resource: String = "" => "OTEL_RESOURCE_ATTRIBUTES";
     /// Log filter, in the syntax of tracing's `EnvFilter`.
     log: String = "info" => "ROOMCAST_LOG";
     /// Log format: `text` or `json`.
@@ -287,6 +306,13 @@ impl Config {
             ));
         }
         RedisConfig::from(self).validate()?;
+        if !(0.0..=1.0).contains(&self.traces_sampler_arg) {
+            return Err(ConfigError::new(
+                "OTEL_TRACES_SAMPLER_ARG",
+                "is out of range",
+                "use a share from 0 to 1, such as 0.01",
+            ));
+        }
         if !(0.0..=1.0).contains(&self.memory_share) {
             return Err(ConfigError::new(
                 "ROOMCAST_MEMORY_SHARE",
@@ -385,6 +411,8 @@ mod tests {
             ("AUTH_VERIFY_EVERY", "0s"),
             ("GPT_TEMPERATURE", "NaN"),
             ("ROOMCAST_MEMORY_SHARE", "90"),
+            ("OTEL_TRACES_SAMPLER_ARG", "2"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("GPT_MAX_TOKENS", "0"),
             ("GPT_IDLE_TIMEOUT", "0"),
         ] {

@@ -33,6 +33,7 @@ use crate::ops::{self, Admin, Health};
 use crate::redis::{Adapter, AdapterLink, BusMetrics, Redis};
 use crate::socket::{App, ConnectMiddleware, Connected, Deliver, NodeName, Transports, Waiting, follow_control};
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::Sampler;
 use crate::upstream::Upstream;
 
 /// Tasks that deliver: fan-out is the node's work, and a room stays on one of them.
@@ -312,6 +313,7 @@ impl Boot {
             sockets: DashMap::new(),
             node,
             metrics,
+            sampler: Sampler::new(&config),
             tracker: tracker.clone(),
             app_match: config.vision_app_info.clone(),
             sync_parallel_max: config.sync_parallel_max,

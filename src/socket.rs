@@ -31,6 +31,7 @@ use crate::config::AppMatch;
 use crate::guard::Guard;
 use crate::redis::{Adapter, Bus, Redis};
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::Sampler;
 
 /// Connections of a draining node are closed in steps of this length.
 const SLICE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -69,6 +70,8 @@ pub struct App {
     pub node: NodeName,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Which events are traced.
+    pub sampler: Sampler,
     /// Every task of a socket.
     pub tracker: TaskTracker,
     /// What a client's `userAgent` must look like.

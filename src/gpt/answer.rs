@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::Rng;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use super::provider::{Piece, Prompt, Provider, ProviderError};
 use super::queue::Interrupt;
@@ -17,6 +18,7 @@ use crate::redis::{
     After, Authority, Claim, Draft, PageLimit, Part, PostLimits, Posted, Question, Redis, RedisError, Take,
 };
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::{self, Step};
 
 /// Pieces are told together that come within this time: every message costs every member a packet.
 const COALESCE: Duration = Duration::from_millis(25);
@@ -295,6 +297,8 @@ impl Answerer {
         let started = Instant::now();
         let deadline = started + reply.claim.left;
         tokio::pin!(interrupted);
+        // It ends with the model's last token.
+        let model = trace::within(Step::Model);
         let mut pieces = tokio::select! {
             pieces = provider.stream(prompt) => match pieces {
                 Ok(pieces) => pieces,
@@ -303,6 +307,7 @@ impl Answerer {
             why = &mut interrupted => return Ok(Stream::Interrupted(why)),
             () = tokio::time::sleep_until(deadline) => return Ok(Stream::OutOfTime),
         };
+        trace::mark(&model, "first token");
         let to_first = started.elapsed();
         self.metrics.gpt_first_token_seconds.observe(to_first.as_secs_f64());
         // When what waits is to be told.
@@ -342,6 +347,7 @@ impl Answerer {
                 },
             }
         };
+        drop((pieces, model));
         let told = reply.told == reply.text.len() || self.tell(reply).await?;
         Ok(if told { end } else { Stream::Refused })
     }
@@ -357,7 +363,8 @@ impl Answerer {
             text,
             event: (name, &json),
         };
-        let told = self.redis.write_part(question, part).await?;
+        let delta = trace::within(Step::Delta);
+        let told = self.redis.write_part(question, part).instrument(delta).await?;
         reply.told = reply.text.len();
         reply.index += 1;
         Ok(told)
@@ -388,7 +395,7 @@ impl Answerer {
             authority: Authority::Author,
             cid: None,
             hash: 0,
-            trace: question.trace.clone(),
+            trace: trace::context_of(&Span::current(), &question.trace),
             asks: false,
             answers: Some(question.id.clone()),
         };

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span};
 
 use super::answer::{Answerer, Outcome};
 use super::words;
 use crate::model::RoomId;
 use crate::redis::{Act, Claim, Enqueued, Question, Redis, RedisError, Running};
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::{self, Step};
 
 /// How often the queue is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -127,6 +129,11 @@ impl Queue {
     }
 
     async fn enqueue(&self, question: &Question) -> Result<(), RedisError> {
+        let span = trace::continued(&question.trace, Step::Queue);
+        let question = &Question {
+            trace: trace::context_of(&span, &question.trace),
+            ..question.clone()
+        };
         let code = match self.redis.enqueue_question(question, self.life).await? {
             Enqueued::Known => return Ok(()),
             Enqueued::Queued(before) => {
@@ -174,8 +181,15 @@ impl Queue {
             let waited = self.life.saturating_sub(claim.left);
             self.metrics.gpt_wait_seconds.observe(waited.as_secs_f64());
         }
+        let span = trace::continued(&claim.question.trace, Step::Answer);
+        trace::note(&span, "roomcast.room", claim.question.room.to_string());
+        trace::note(
+            &span,
+            "roomcast.attempt",
+            i64::try_from(claim.generation).unwrap_or(i64::MAX),
+        );
         let (queue, job) = (self.clone(), job.to_owned());
-        self.tracker.spawn(async move {
+        let answer = async move {
             queue.metrics.gpt_answering.inc();
             let timer = queue.metrics.gpt_answer_duration_seconds.start_timer();
             let outcome = queue.answer(&claim, &token, &why).await;
@@ -183,13 +197,15 @@ impl Queue {
             queue.metrics.gpt_answering.dec();
             let result = outcome.as_ref().map_or("failed", |outcome| outcome.as_str());
             queue.metrics.gpt_attempts_total.inc([result]);
+            trace::note(&Span::current(), "roomcast.result", result);
             if let Err(error) = outcome {
                 // Its hold ends by itself, and another worker goes on.
                 tracing::warn!(job, %error, "an answer was interrupted");
             }
             lock(&queue.held).remove(&job);
             drop(permit);
-        });
+        };
+        self.tracker.spawn(answer.instrument(span));
         Ok(())
     }
 

@@ -5,12 +5,14 @@ use std::time::Duration;
 use fred::prelude::*;
 use prometheus::IntCounter;
 use serde_json::value::RawValue;
+use tracing::Span;
 
 use super::client::Purpose;
 use super::durability::Replid;
 use super::{Redis, RedisError};
 use crate::model::{Epoch, EventKind, Position, RoomEvent, RoomId, Seq, UnixMs, UserId};
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::{self, Step};
 
 /// How long a `cid` makes a resend harmless.
 const IDEMPOTENCY_TTL: Duration = Duration::from_secs(15 * 60);
@@ -45,7 +47,7 @@ pub struct Draft {
     pub cid: Option<String>,
     /// Hash of the content, to tell a resend from another message under the same `cid`.
     pub hash: u64,
-    /// W3C trace context, or empty.
+    /// W3C trace context of what it is part of, or empty; what is stored is that of the post itself.
     pub trace: String,
     /// Whether it asks the model.
     pub asks: bool,
@@ -203,8 +205,17 @@ impl Redis {
         args.push(millis(IDEMPOTENCY_TTL));
         args.push(self.publish_verb().into());
         args.push(integer(drafts.len()));
+        // Each continues the trace it belongs to; most belong to none.
+        let spans: Vec<Span> = if drafts.iter().all(|draft| draft.trace.is_empty()) {
+            Vec::new()
+        } else {
+            let posts = drafts.iter().map(|draft| trace::continued(&draft.trace, Step::Post));
+            posts
+                .inspect(|span| trace::note(span, "roomcast.room", room.to_string()))
+                .collect()
+        };
         let mut cids = 0;
-        for draft in drafts {
+        for (index, draft) in drafts.iter().enumerate() {
             args.push(draft.prefix.as_str().into());
             args.push(draft.kind.as_str().into());
             args.push(draft.user.as_str().into());
@@ -231,7 +242,8 @@ impl Redis {
                 None => args.push(0.into()),
             }
             args.push(format!("{:016x}", draft.hash).into());
-            args.push(draft.trace.as_str().into());
+            let context = spans.get(index).map(|span| trace::context_of(span, &draft.trace));
+            args.push(context.unwrap_or_default().into());
             args.push(if draft.asks { "1" } else { "" }.into());
             args.push(draft.answers.as_deref().map_or_else(String::new, reply_id).into());
         }
@@ -255,6 +267,11 @@ impl Redis {
             .collect::<Result<_, _>>()?;
         if posted.iter().any(|posted| matches!(posted, Posted::Stored(_))) {
             self.commit(&client, room, Replid::of_epoch(&epoch)).await?;
+        }
+        for (span, posted) in spans.iter().zip(&posted) {
+            if let Posted::Stored(receipt) = posted {
+                trace::note(span, "roomcast.message", receipt.id.clone());
+            }
         }
         Ok(posted)
     }
@@ -444,20 +461,21 @@ fn read_entry(value: Value) -> Option<RoomEvent> {
     })
 }
 
-/// Reads a live message: `<position> <epoch> <kind> <trace> <json>`.
-pub(super) fn read_live(payload: &str) -> Option<RoomEvent> {
+/// Reads a live message, `<position> <epoch> <kind> <trace> <json>`: the event, and its trace's context (`-`: none).
+pub(super) fn read_live(payload: &str) -> Option<(RoomEvent, &str)> {
     let mut parts = payload.splitn(5, ' ');
-    let (position, epoch, kind, _trace, json) = (
+    let (position, epoch, kind, context, json) = (
         parts.next()?,
         parts.next()?,
         parts.next()?,
         parts.next()?,
         parts.next()?,
     );
-    Some(RoomEvent {
+    let event = RoomEvent {
         position: position.parse().ok()?,
         epoch: Epoch::from(epoch),
         kind: EventKind::parse(kind)?,
         json: RawValue::from_string(json.to_owned()).ok()?,
-    })
+    };
+    Some((event, context))
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use socketioxide_core::Value;
+use tracing::Instrument as _;
 
 use super::inbox::{Incoming, Job};
 use super::reply::Reply;
@@ -141,11 +142,13 @@ pub async fn handle(session: &Arc<Session>, socket: &Socket, first: u64, jobs: V
     for (number, job) in (first..).zip(jobs) {
         match job {
             Job::Event(incoming) => {
-                let event = Event::new(incoming, number);
+                let mut event = Event::new(incoming, number);
+                event.reply.span = session.app.sampler.event(event.reply.event);
                 if event.reply.event == "message" {
                     messages.push(event);
                 } else {
-                    handle_event(session, socket, event).await;
+                    let span = event.reply.span.clone();
+                    handle_event(session, socket, event).instrument(span).await;
                 }
             }
             Job::Connected => lifecycle::connected(session, socket).await,

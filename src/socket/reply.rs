@@ -7,11 +7,13 @@ use socketioxide::extract::AckSender;
 use socketioxide::handler::FromMessageParts;
 use socketioxide::{SendError, SocketError};
 use socketioxide_core::{Str, Value};
+use tracing::Span;
 
 use super::protocol::{Done, Failure, Stored, event};
 use super::{App, Socket};
 use crate::chat::ChatError;
 use crate::redis::{Adapter, Receipt};
+use crate::telemetry::trace;
 
 /// The answer that an event still needs.
 pub struct Reply {
@@ -20,12 +22,19 @@ pub struct Reply {
     ack_id: Option<i64>,
     /// When the event came.
     at: Instant,
+    /// The event in its trace, if it is traced; it ends with the answer.
+    pub span: Span,
 }
 
 impl Reply {
     /// An answer to `event`, which came at `at`; `ack_id` where the client asked for an ack.
     pub fn new(event: &'static str, ack_id: Option<i64>, at: Instant) -> Self {
-        Self { event, ack_id, at }
+        Self {
+            event,
+            ack_id,
+            at,
+            span: Span::none(),
+        }
     }
 
     fn count(&self, app: &App, result: &'static str) {
@@ -33,6 +42,7 @@ impl Reply {
         app.metrics
             .event_duration_seconds
             .observe(self.event, self.at.elapsed());
+        trace::note(&self.span, "roomcast.result", result);
     }
 
     /// Acks with a value.
@@ -95,7 +105,8 @@ impl Reply {
 
     fn failure<'a>(&'a self, app: &App, socket: &Socket, error: &ChatError, message: &'a str) -> Failure<'a> {
         self.count(app, error.code());
-        tracing::debug!(event = self.event, code = error.code(), sid = %socket.id, "event refused");
+        self.span
+            .in_scope(|| tracing::debug!(event = self.event, code = error.code(), sid = %socket.id, "event refused"));
         let wants_ack = self.ack_id.is_some();
         Failure {
             event: (!wants_ack).then_some(self.event),

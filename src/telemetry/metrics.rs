@@ -10,7 +10,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Opts, Registry, TextEnc
 use self::kinds::Kind;
 pub use self::kinds::{Declared, Known, Labelled, Timed};
 pub use self::page::page;
-use super::process;
+use super::{export, process};
 use crate::config::Rule;
 
 /// Bucket limits of calls on the local network: Redis on the same machine takes a quarter of a millisecond, a broken one its
@@ -114,6 +114,7 @@ macro_rules! metrics {
                 let registry = Registry::new();
                 build_info(&registry)?;
                 process::register(&registry)?;
+                export::register(&registry)?;
                 Ok(Self {
                     $( $field: Kind::register(&registry, &declared::$field)?, )+
                     registry,
@@ -261,7 +262,11 @@ const BUILD_INFO: Declared = Declared {
 /// Every metric there is, in the order of the documentation.
 pub fn all() -> impl Iterator<Item = &'static Declared> {
     const FIRST: &[Declared] = &[BUILD_INFO];
-    FIRST.iter().chain(DECLARED).chain(process::DECLARED)
+    FIRST
+        .iter()
+        .chain(DECLARED)
+        .chain(export::DECLARED)
+        .chain(process::DECLARED)
 }
 
 impl Metrics {

@@ -23,3 +23,4 @@ mod repair;
 mod scripts;
 mod support;
 mod terminal;
+mod traces;
