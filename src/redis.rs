@@ -24,6 +24,7 @@ mod revocations;
 mod script;
 mod sentinel;
 mod sharded;
+mod watched;
 
 pub use adapter::{Adapter, AdapterLink};
 pub use archive::ArchiveEntry;

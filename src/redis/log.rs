@@ -3,16 +3,12 @@
 use std::time::Duration;
 
 use fred::prelude::*;
-use prometheus::IntCounter;
 use serde_json::value::RawValue;
-use tracing::Span;
 
 use super::client::Purpose;
 use super::durability::Replid;
-use super::{Redis, RedisError};
+use super::{Redis, RedisError, watched};
 use crate::model::{Epoch, EventKind, Position, RoomEvent, RoomId, Seq, UnixMs, UserId};
-use crate::telemetry::Metrics;
-use crate::telemetry::trace::{self, Step};
 
 /// How long a `cid` makes a resend harmless.
 const IDEMPOTENCY_TTL: Duration = Duration::from_secs(15 * 60);
@@ -164,22 +160,6 @@ pub struct LogPage {
     pub events: Vec<RoomEvent>,
 }
 
-/// Counts what posts have brought: the first two steps of a delivery.
-#[derive(Clone)]
-pub(super) struct PostMeter {
-    accepted: IntCounter,
-    published: IntCounter,
-}
-
-impl PostMeter {
-    pub fn new(metrics: &Metrics) -> Self {
-        Self {
-            accepted: metrics.events_accepted_total.clone(),
-            published: metrics.events_published_total.clone(),
-        }
-    }
-}
-
 impl Redis {
     /// Stores `drafts` in the room's log, in order and at once, and publishes them. One round trip, and the wait of the
     /// durability level.
@@ -205,15 +185,7 @@ impl Redis {
         args.push(millis(IDEMPOTENCY_TTL));
         args.push(self.publish_verb().into());
         args.push(integer(drafts.len()));
-        // Each continues the trace it belongs to; most belong to none.
-        let spans: Vec<Span> = if drafts.iter().all(|draft| draft.trace.is_empty()) {
-            Vec::new()
-        } else {
-            let posts = drafts.iter().map(|draft| trace::continued(&draft.trace, Step::Post));
-            posts
-                .inspect(|span| trace::note(span, "roomcast.room", room.to_string()))
-                .collect()
-        };
+        let spans = watched::begin(room, drafts);
         let mut cids = 0;
         for (index, draft) in drafts.iter().enumerate() {
             args.push(draft.prefix.as_str().into());
@@ -242,8 +214,7 @@ impl Redis {
                 None => args.push(0.into()),
             }
             args.push(format!("{:016x}", draft.hash).into());
-            let context = spans.get(index).map(|span| trace::context_of(span, &draft.trace));
-            args.push(context.unwrap_or_default().into());
+            args.push(watched::context(&spans, index, draft).into());
             args.push(if draft.asks { "1" } else { "" }.into());
             args.push(draft.answers.as_deref().map_or_else(String::new, reply_id).into());
         }
@@ -256,10 +227,7 @@ impl Redis {
         let unexpected = || RedisError::Unexpected("post");
         let epoch = answer.remove(0).into_string().ok_or_else(unexpected)?;
         if let Some(meter) = &self.posted {
-            let receivers = answer.iter().filter_map(receivers);
-            let (accepted, published) = receivers.fold((0, 0), |(events, copies), n| (events + 1, copies + n));
-            meter.accepted.inc_by(accepted);
-            meter.published.inc_by(published);
+            meter.count(&answer);
         }
         let posted: Vec<Posted> = answer
             .into_iter()
@@ -268,11 +236,7 @@ impl Redis {
         if posted.iter().any(|posted| matches!(posted, Posted::Stored(_))) {
             self.commit(&client, room, Replid::of_epoch(&epoch)).await?;
         }
-        for (span, posted) in spans.iter().zip(&posted) {
-            if let Posted::Stored(receipt) = posted {
-                trace::note(span, "roomcast.message", receipt.id.clone());
-            }
-        }
+        watched::end(&spans, &posted);
         Ok(posted)
     }
 
@@ -386,12 +350,6 @@ fn integer(number: usize) -> Value {
 
 fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
     value.as_str()?.parse().ok()
-}
-
-/// How many nodes a new event was handed to; `None` of what is no new event.
-fn receivers(value: &Value) -> Option<u64> {
-    let Value::Array(parts) = value else { return None };
-    parts.get(5)?.as_u64()
 }
 
 fn read_posted(value: Value) -> Option<Posted> {

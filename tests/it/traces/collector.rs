@@ -92,8 +92,8 @@ impl Collector {
             traces.dedup();
             let of = |trace: &str| -> Vec<Seen> { all.iter().filter(|span| span.trace == trace).cloned().collect() };
             let hit = traces.into_iter().map(of).find(|trace| wanted(trace));
+            let is_there = hit.is_some();
             *found.lock().unwrap() = hit.unwrap_or_default();
-            let is_there = !found.lock().unwrap().is_empty();
             is_there
         })
         .await;
