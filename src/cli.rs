@@ -4,6 +4,7 @@ mod backend;
 mod ban;
 mod chat;
 mod operator;
+mod queue;
 mod sessions;
 mod settings;
 mod token;
@@ -16,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, ConfigError, Source};
 use crate::demo::{self, DemoArgs};
 use crate::guard::operate::BadOrder;
-use crate::lifecycle::Signals;
+use crate::lifecycle::{Signals, raise_file_limit};
 use crate::node::{Node, NodeError};
 use crate::redis::RedisError;
 use crate::telemetry::{Traces, logging};
@@ -54,6 +55,8 @@ enum Command {
     Ban(ban::BanArgs),
     /// See who is connected to which node; close connections
     Sessions(sessions::SessionsArgs),
+    /// See what waits for the model and what was given up; pause it, and try again
+    Queue(queue::QueueArgs),
     /// List every setting with its default
     Config(settings::ConfigArgs),
     /// Print the metrics there are, as a page of the documentation
@@ -183,6 +186,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Token(args) => token::run(&args, &source),
         Command::Ban(args) => ban::run(args, &source).await,
         Command::Sessions(args) => sessions::run(args, &source).await,
+        Command::Queue(args) => queue::run(args, &source).await,
         Command::Config(args) => settings::print(&args),
         Command::Metrics => {
             print!("{}", crate::telemetry::metrics::page());
@@ -211,6 +215,7 @@ async fn flush(traces: Option<Traces>) {
 }
 
 async fn run_node(config: Config, traces: Option<Traces>) -> Result<(), CliError> {
+    raise_file_limit();
     let mut signals = signals()?;
     let node = Node::start(config).await?;
     let failure = tokio::select! {

@@ -238,6 +238,16 @@ settings! {
     gpt_max_tokens: u32 = "1024" => "GPT_MAX_TOKENS";
     /// Bytes a reply may have, whatever the endpoint thinks of `GPT_MAX_TOKENS`.
     gpt_max_reply_bytes: usize = "65536" => "GPT_MAX_REPLY_BYTES";
+    /// Tokens (prompts and replies) that the questions of one user may take in a day, from midnight to midnight UTC;
+    /// 0: any number.
+    gpt_user_daily_tokens: u64 = "0" => "GPT_USER_DAILY_TOKENS";
+    /// Tokens that the questions of one room may take in a day, whoever asks; 0: any number.
+    gpt_room_daily_tokens: u64 = "0" => "GPT_ROOM_DAILY_TOKENS";
+    /// Calls of the model whose usage is kept in Redis (`rc:{gpt}:usage`), the newest; 0: none.
+    gpt_usage_entries: u32 = "100000" => "GPT_USAGE_ENTRIES";
+    /// Bytes of a room's own prompt (`gptPrompt` in the room service's answer), which follows GPT_SYSTEM_PROMPT; what is
+    /// longer is cut. 0: rooms have none, the room service is not asked.
+    gpt_room_prompt_bytes: usize = "4096" => "GPT_ROOM_PROMPT_BYTES";
     /// How long an endpoint may take to send a first token.
     gpt_first_token_timeout: Millis = "20s" => "GPT_FIRST_TOKEN_TIMEOUT";
     /// How long a reply may pause between two tokens.

@@ -2,13 +2,18 @@
 
 mod answer;
 mod figures;
+mod ledger;
+mod prompt;
 pub mod provider;
 mod queue;
+mod room_prompts;
 pub mod scripted;
 pub mod window;
 mod words;
 
-pub use answer::{Answerer, Fold, Model};
+pub use answer::Answerer;
 pub use figures::show as show_figures;
+pub use prompt::{Fold, Prompter};
 pub use queue::Queue;
-pub use words::{DELTA, ERROR, QUEUED, RESET, cancelled};
+pub use room_prompts::RoomPrompts;
+pub use words::{DELTA, ERROR, QUEUED, RESET, cancelled, reset};

@@ -2,9 +2,9 @@
 //!
 //! # The path of a message
 //!
-//! A client sends `message`. The accept loop in [`node`] has found out whose connection it is, socketioxide has parsed the
-//! frame, and `socket::connect` has put the event into the socket's inbox. The inbox is drained by one task, which exists
-//! only while there is something to do, so a socket's events keep their order and an idle socket costs no task.
+//! A client sends `message`. The gate in [`node`] has found out whose connection it is, socketioxide has parsed the frame,
+//! and `socket::connect` has put the event into the socket's inbox. The inbox is drained by one task, which exists only
+//! while there is something to do, so a socket's events keep their order and an idle socket costs no task.
 //! `socket::events::message` translates, [`chat`] composes the message object (the client's own fields verbatim, then what
 //! the server says) and checks it, and [`redis`] calls one script: it gives the event its place, appends it to the room's
 //! log and to the archive, and publishes it. One round trip, also for a run of messages that waited together.

@@ -1,6 +1,26 @@
-//! The end of a process: a first signal asks, a second insists.
+//! The start and the end of a process: as many files as it may have; a first signal asks, a second insists.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Lets this process open as many files as it may: systemd and container runtimes leave the soft limit at 1024 for programs
+/// that use `select`, and every socket is a file.
+pub fn raise_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::info!(?current, ?maximum, "limit of open files raised"),
+        Err(error) => {
+            tracing::warn!(%error, ?current, ?maximum, "the limit of open files stays: it also limits sockets")
+        }
+    }
+}
 
 /// Both signals that end a process.
 pub struct Signals {

@@ -1,9 +1,10 @@
 //! Composition root of a chat node.
 
-mod accept;
 mod address;
+mod connection;
 mod expiry;
 mod front;
+mod gate;
 mod proxy;
 mod pulse;
 mod succession;
@@ -21,8 +22,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::accept::{Connections, Terms};
+use self::connection::Connections;
 use self::front::{Front, NoPage};
+use self::gate::Gate;
 use self::pulse::Pulse;
 use self::vital::{Failure, Vital};
 use crate::auth::Auth;
@@ -42,8 +44,9 @@ const SHARDS_MAX: usize = 8;
 const SOCKET_QUEUE: usize = 256;
 /// Bytes a websocket's read buffer begins with: most clients mostly listen.
 const WS_READ_BUFFER: usize = 512;
-/// How long a client may take from opening a transport to CONNECT.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take from opening a transport to CONNECT: a round trip and what its `auth` callback does. The
+/// engine keeps a session for that time even when its connection has ended.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long the last acks of a stopping node may take.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -125,14 +128,14 @@ impl Node {
             metrics.unauthenticated.clone(),
         ));
         let front = Front::new(&config, waiting.clone());
-        tracker.spawn(accept::accept(
-            listener,
-            connections.clone(),
-            Terms::new(&config, waiting),
-            front.clone(),
-            tracker.clone(),
-            stop.clone(),
-        ));
+        let start = |error: std::io::Error| NodeError::Start(error.to_string());
+        let (gate, arrivals) = Gate::new(&config, front.clone(), connections.clone(), waiting);
+        let accepting = gate
+            .open(listener.into_std().map_err(start)?, stop.clone())
+            .map_err(start)?;
+        tracker.spawn(log_end("gate", accepting));
+        let timeout = *config.header_timeout;
+        tracker.spawn(connection::serve(arrivals, timeout, front.clone(), tracker.clone()));
         tracker.spawn(connections.clone().watch(*config.write_stall, stop.clone()));
 
         let (failure, failed) = tokio::sync::watch::channel(None);

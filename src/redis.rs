@@ -24,6 +24,7 @@ mod revocations;
 mod script;
 mod sentinel;
 mod sharded;
+mod spending;
 mod watched;
 
 pub use adapter::{Adapter, AdapterLink};
@@ -42,7 +43,11 @@ pub use log::{
     After, Authority, Draft, LogKeep, LogPage, PageLimit, PostLimits, Posted, REPLY_SUFFIX, Receipt, Take, reply_id,
 };
 pub use membership::{NODE_TTL, OwnedSocket, USER_ROOMS_TTL};
-pub use questions::{Claim, Ended, Enqueued, Part, Question, Running};
+pub use questions::{
+    Again, Asked, Claim, Ended, Enqueued, Holds, Letter, OpenQuestion, Part, Pause, Question, QueueCounts, Running,
+    WorkerSeen,
+};
+pub use spending::{Budgets, Purse, Spent};
 
 /// A duration as scripts and expiries take it.
 fn ms(duration: std::time::Duration) -> i64 {

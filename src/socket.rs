@@ -23,7 +23,7 @@ pub use deliver::Deliver;
 pub use inbox::{Inbox, Job};
 pub use session::{ClientInfo, NodeName, Session};
 pub use transport::{Conn, Transports};
-pub use waiting::Waiting;
+pub use waiting::{SessionPlace, Waiting};
 
 use crate::auth::Auth;
 use crate::chat::Chat;

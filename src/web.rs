@@ -52,6 +52,7 @@ impl Page {
             "/connection.js" JS, "connection.js";
             "/dom.js" JS, "dom.js";
             "/messages.js" JS, "messages.js";
+            "/replies.js" JS, "replies.js";
             "/rooms.js" JS, "rooms.js";
             "/session.js" JS, "session.js";
             "/sidebar.js" JS, "sidebar.js";

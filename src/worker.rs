@@ -10,10 +10,11 @@ use tokio_util::task::TaskTracker;
 use crate::archive::Archiver;
 use crate::chat::fold::fold;
 use crate::config::Config;
-use crate::gpt::{Answerer, Fold, Model, Queue, show_figures};
+use crate::gpt::provider::Provider;
+use crate::gpt::{Answerer, Fold, Prompter, Queue, RoomPrompts, show_figures};
 use crate::node::{NodeError, listen, log_end};
 use crate::ops::{self, Admin, Health};
-use crate::redis::{PostLimits, Redis};
+use crate::redis::{BusMetrics, Redis};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
@@ -53,18 +54,21 @@ impl Worker {
             stop.clone()
                 .run_until_cancelled_owned(async move { archiver.run().await }),
         );
-        let limits = PostLimits {
-            log_max_len: config.log_max_len,
-            archive_max_bytes: config.archive_max_bytes,
-        };
         let folded: Fold = |events| {
             let messages = fold(Vec::new(), events).messages;
             messages.into_iter().map(|message| message.json).collect()
         };
-        let answerer = Answerer::new(redis.clone(), Model::new(&config)?, folded, limits, metrics.clone())
+        let prompts = RoomPrompts::new(upstream.clone(), config.gpt_room_prompt_bytes);
+        let prompter = Prompter::new(&config, redis.clone(), folded, prompts);
+        let provider = Provider::new(&config)?;
+        let answerer = Answerer::new(&config, redis.clone(), provider, prompter, metrics.clone())
             .map_err(|error| NodeError::Start(error.to_string()))?;
-        let (parallel, life) = (config.gpt_parallel, *config.gpt_deadline);
-        let queue = Queue::new(redis.clone(), answerer, parallel, life, metrics.clone());
+        let bus = redis.start_worker_bus(BusMetrics {
+            received: metrics.bus_messages_received_total.clone(),
+            lagged: metrics.bus_lagged_total.clone(),
+            resubscribes: metrics.bus_resubscribes_total.clone(),
+        });
+        let queue = Queue::new(&config, redis.clone(), bus, answerer, metrics.clone());
         tracker.spawn(queue.run(stop.clone()));
         let figures = show_figures(redis.clone(), metrics.clone());
         tracker.spawn(stop.clone().run_until_cancelled_owned(figures));

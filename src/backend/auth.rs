@@ -91,7 +91,7 @@ impl Backend {
             };
             for room in &self.config().welcome_rooms {
                 self.store()
-                    .create_room(room, None, None, std::slice::from_ref(&member))
+                    .create_room(room, None, None, None, std::slice::from_ref(&member))
                     .await?;
             }
         }

@@ -17,6 +17,9 @@ const MAX_PARTICIPANTS: usize = 10_000;
 /// Most rooms of one user that are listed.
 pub(super) const MAX_ROOMS: i64 = 10_000;
 
+/// Longest prompt of a room, in bytes: what workers take of it where nothing else is set.
+const MAX_PROMPT: usize = 4096;
+
 type Answer = Result<Json<Value>, BackendError>;
 
 #[derive(Deserialize)]
@@ -37,6 +40,9 @@ pub async fn check(State(backend): State<Backend>, Body(check): Body<CheckRoom>)
     let mut answer = json!({ "exist": true, "participants": room.participants });
     if let Some(owner) = room.owner {
         answer["owner"] = owner.into();
+    }
+    if let Some(prompt) = room.gpt_prompt {
+        answer["gptPrompt"] = prompt.into();
     }
     Ok(Json(answer))
 }
@@ -80,6 +86,8 @@ pub struct CreateRoom {
     #[serde(rename = "createdAt")]
     created_at: Option<Time>,
     owner: Option<String>,
+    #[serde(rename = "gptPrompt")]
+    gpt_prompt: Option<String>,
     participants: Vec<Participant>,
 }
 
@@ -105,9 +113,18 @@ pub async fn create(
     {
         return Err(BackendError::bad("owner", "must be the platformid of a participant"));
     }
+    if room.gpt_prompt.as_ref().is_some_and(|prompt| prompt.len() > MAX_PROMPT) {
+        return Err(BackendError::bad("gptPrompt", "too long"));
+    }
     let store = backend.store();
     let creation = store
-        .create_room(&room.room_id, created_at, room.owner.as_deref(), &room.participants)
+        .create_room(
+            &room.room_id,
+            created_at,
+            room.owner.as_deref(),
+            room.gpt_prompt.as_deref(),
+            &room.participants,
+        )
         .await?;
     let (status, created) = match creation {
         Creation::Created => (StatusCode::CREATED, true),

@@ -99,7 +99,7 @@ pub fn date(at: UnixMs) -> String {
 }
 
 /// A length in its largest unit that says enough; rounded, so that a ban just set for 24 h has 24 h left.
-fn span(length: Duration) -> String {
+pub fn span(length: Duration) -> String {
     let seconds = length.as_secs_f64().round() as u64;
     let in_units = |unit: u64| (seconds + unit / 2) / unit;
     if seconds < 120 {

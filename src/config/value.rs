@@ -57,6 +57,7 @@ from_str_setting! {
     IpNet: "use networks such as 10.0.0.0/8,fd00::/8 (a single address is written 192.0.2.1/32)";
     u16: "use a whole number up to 65535";
     u32: "use a whole number";
+    u64: "use a whole number";
     usize: "use a whole number";
     f32: "use a number such as 0.7";
     bool: "use true or false";

@@ -4,19 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
-use super::provider::{Piece, Prompt, Provider, ProviderError};
+use super::ledger::{Call, Ledger};
+use super::prompt::{Asked, Prompter};
+use super::provider::{Piece, Provider, ProviderError};
 use super::queue::Interrupt;
-use super::window::{Ask, TokenCounter, choose};
 use super::words;
-use crate::config::{Config, ConfigError};
-use crate::model::{EventKind, InvalidId, Position, RoomEvent, RoomId, UserId};
-use crate::redis::{
-    After, Authority, Claim, Draft, PageLimit, Part, PostLimits, Posted, Question, Redis, RedisError, Take,
-};
+use crate::config::Config;
+use crate::model::{EventKind, InvalidId, UserId};
+use crate::redis::{Authority, Claim, Draft, Part, PostLimits, Posted, Question, Redis, RedisError};
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::{self, Step};
 
@@ -32,8 +30,6 @@ const BACKOFF: Duration = Duration::from_secs(2);
 const BRAKE: Duration = Duration::from_secs(5);
 /// Longest hold that a provider can make us keep.
 const BRAKE_MAX: Duration = Duration::from_secs(60);
-/// Events of a room that may become part of a prompt.
-const HISTORY_MAX: usize = 200;
 /// Who writes replies.
 const AUTHOR: &str = "gpt";
 
@@ -59,47 +55,16 @@ impl Outcome {
     }
 }
 
-/// Rooms whose last prompt's beginning is remembered, for the discount on what the endpoint knows already.
-const STARTS_MAX: u64 = 10_000;
-
-/// Makes message objects of a room's events: edits applied, deleted ones left out, ascending.
-pub type Fold = fn(Vec<RoomEvent>) -> Vec<Box<RawValue>>;
-
-/// The model, and what it is told.
-pub struct Model {
-    /// The way to it; without one every question ends with an error that says so.
-    pub provider: Option<Provider>,
-    /// What it is told first.
-    pub system_prompt: String,
-    /// Tokens of a prompt.
-    pub context_tokens: u32,
-    /// Tokens of a reply.
-    pub max_tokens: u32,
-}
-
-impl Model {
-    /// The model of the settings.
-    pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        Ok(Self {
-            provider: Provider::new(config)?,
-            system_prompt: config.gpt_system_prompt.clone(),
-            context_tokens: config.gpt_context_tokens,
-            max_tokens: config.gpt_max_tokens,
-        })
-    }
-}
-
 /// Answers claimed questions.
 pub struct Answerer {
     redis: Redis,
-    model: Model,
-    fold: Fold,
+    /// The way to the model; without one every question ends with an error that says so.
+    provider: Option<Provider>,
+    prompter: Prompter,
+    ledger: Ledger,
     limits: PostLimits,
     metrics: Arc<Metrics>,
     author: UserId,
-    counter: TokenCounter,
-    /// Where the last prompt of a room began.
-    starts: moka::sync::Cache<RoomId, String>,
 }
 
 /// A reply that is being written.
@@ -110,6 +75,8 @@ struct Reply<'a> {
     /// What of it is not told yet, from here on.
     told: usize,
     index: u64,
+    /// The call that brings it, once an endpoint has begun to answer.
+    call: Option<Call>,
 }
 
 /// How the model's stream ended.
@@ -122,35 +89,69 @@ enum Stream {
     OutOfTime,
 }
 
+impl Stream {
+    /// The word for it where calls are recorded.
+    fn result(&self) -> &'static str {
+        match self {
+            Self::Complete => "ok",
+            Self::Interrupted(Interrupt::Cancelled) => "cancelled",
+            Self::Interrupted(Interrupt::Stopping) => "handed_over",
+            Self::Interrupted(Interrupt::Lost) | Self::Refused => "lost",
+            Self::Failed(error) => error.code(),
+            Self::OutOfTime => "deadline",
+        }
+    }
+}
+
 impl Answerer {
-    /// Answers with `model`, out of what `fold` makes of a room's events.
+    /// Answers by asking `provider` what `prompter` makes of a question.
     pub fn new(
+        config: &Config,
         redis: Redis,
-        model: Model,
-        fold: Fold,
-        limits: PostLimits,
+        provider: Option<Provider>,
+        prompter: Prompter,
         metrics: Arc<Metrics>,
     ) -> Result<Self, InvalidId> {
+        let (counter, records) = (prompter.counter().clone(), config.gpt_usage_entries);
         Ok(Self {
+            ledger: Ledger::new(redis.clone(), counter, records, metrics.clone()),
             redis,
-            model,
-            fold,
-            limits,
+            provider,
+            prompter,
+            limits: PostLimits {
+                log_max_len: config.log_max_len,
+                archive_max_bytes: config.archive_max_bytes,
+            },
             metrics,
             author: UserId::new(AUTHOR)?,
-            counter: TokenCounter::new(),
-            starts: moka::sync::Cache::new(STARTS_MAX),
         })
     }
 
     /// Ends a question with an error, unless it has ended, and lets its room and its user go on.
     pub async fn fail(&self, question: &Question, code: &'static str, retryable: bool) -> Result<(), RedisError> {
-        let (name, json) = words::error(question, code, retryable);
+        self.end(question, code, words::error(question, code, retryable)).await
+    }
+
+    /// Ends a question without a reply, and lets its room and its user go on.
+    async fn end(&self, question: &Question, code: &'static str, event: (&str, String)) -> Result<(), RedisError> {
+        let (name, json) = event;
         let ended = self.redis.fail_question(question, (name, &json)).await?;
         if ended == crate::redis::Ended::Now {
             self.metrics.gpt_replies_total.inc([code]);
         }
         self.redis.finish_question(question).await
+    }
+
+    /// As [`Self::fail`], and keeps the question for operators, who may have it tried again.
+    pub async fn give_up(&self, question: &Question, code: &'static str, retryable: bool) -> Result<(), RedisError> {
+        let (name, json) = words::error(question, code, retryable);
+        let ended = self.redis.fail_question(question, (name, &json)).await?;
+        if ended == crate::redis::Ended::Before {
+            return self.redis.finish_question(question).await;
+        }
+        self.metrics.gpt_replies_total.inc([code]);
+        tracing::warn!(room = %question.room, question = question.id, code, "a question was given up");
+        self.redis.bury_question(question, code).await
     }
 
     /// Answers a claimed question; `interrupted` resolves when it is to end before its time.
@@ -160,12 +161,17 @@ impl Answerer {
         interrupted: impl Future<Output = Interrupt>,
     ) -> Result<Outcome, RedisError> {
         let question = &claim.question;
-        let Some(provider) = &self.model.provider else {
-            self.fail(question, "unconfigured", false).await?;
+        let Some(provider) = &self.provider else {
+            self.give_up(question, "unconfigured", false).await?;
             return Ok(Outcome::Ended);
         };
         if claim.left.is_zero() {
-            self.fail(question, "deadline", true).await?;
+            self.give_up(question, "deadline", true).await?;
+            return Ok(Outcome::Ended);
+        }
+        if let Some(purse) = claim.spent {
+            self.end(question, "budget", words::over_budget(question, purse))
+                .await?;
             return Ok(Outcome::Ended);
         }
         if claim.generation > 1 {
@@ -186,13 +192,19 @@ impl Answerer {
             text: String::new(),
             told: 0,
             index: 0,
+            call: None,
         };
-        let Some(prompt) = self.prompt(question).await? else {
+        let Some(asked) = self.prompter.prompt(question).await? else {
             // It was deleted, or has no text.
             self.fail(question, "cancelled", false).await?;
             return Ok(Outcome::Ended);
         };
-        match self.stream(provider, &prompt, &mut reply, interrupted).await? {
+        let stream = self.stream(provider, &asked, &mut reply, interrupted).await;
+        if let Some(call) = &reply.call {
+            let result = stream.as_ref().map_or("lost", Stream::result);
+            self.ledger.settle(claim, call, &reply.text, result).await;
+        }
+        match stream? {
             Stream::Complete => self.store(&reply, false).await,
             Stream::Interrupted(Interrupt::Cancelled) if reply.text.is_empty() => {
                 self.fail(question, "cancelled", false).await?;
@@ -206,11 +218,25 @@ impl Answerer {
                 Ok(Outcome::Lost)
             }
             Stream::OutOfTime => {
-                self.fail(question, "deadline", true).await?;
+                self.give_up(question, "deadline", true).await?;
                 Ok(Outcome::Ended)
             }
             Stream::Failed(error) => self.failed(claim, &error).await,
         }
+    }
+
+    /// Settles the call of a worker that fell silent over this question, before what it told is forgotten.
+    pub async fn settle_lost(&self, claim: &Claim) -> Result<(), RedisError> {
+        let question = &claim.question;
+        let (id, generation) = (question.reply(), claim.generation - 1);
+        let parts = self.redis.parts(&question.room).await?;
+        let told = parts
+            .into_iter()
+            .find(|(of, by, index, _)| *of == id && *by == generation && index.is_some());
+        // Without a piece of it there may have been no call.
+        let Some((.., told)) = told else { return Ok(()) };
+        let tokens = self.prompter.prompt(question).await?.map_or(0, |asked| asked.tokens);
+        self.ledger.settle_lost(claim, tokens, &told).await
     }
 
     async fn failed(&self, claim: &Claim, error: &ProviderError) -> Result<Outcome, RedisError> {
@@ -223,84 +249,32 @@ impl Answerer {
         if error.code() == "rate_limited" {
             self.redis.brake_questions(wait.unwrap_or(BRAKE)).await?;
         }
-        if error.retryable() && claim.generation < ATTEMPTS_MAX {
+        if error.retryable() && claim.attempt < ATTEMPTS_MAX {
             // Full jitter: those that failed together do not come back together.
-            let ceiling = BACKOFF * 2_u32.saturating_pow(u32::try_from(claim.generation).unwrap_or(u32::MAX) - 1);
+            let ceiling =
+                BACKOFF * 2_u32.saturating_pow(u32::try_from(claim.attempt).unwrap_or(u32::MAX).saturating_sub(1));
             let jitter = rand::rng().random_range(Duration::from_millis(50)..=ceiling);
             return Ok(Outcome::Again(wait.unwrap_or_default() + jitter));
         }
-        if !error.retryable() {
-            self.redis.bury_question(&claim.question, error.code()).await?;
-        }
-        self.fail(&claim.question, error.code(), error.retryable()).await?;
+        self.give_up(&claim.question, error.code(), error.retryable()).await?;
         Ok(Outcome::Ended)
-    }
-
-    /// The room's newest messages up to the question, as a prompt; `None` where nothing is asked any more.
-    async fn prompt(&self, question: &Question) -> Result<Option<Prompt>, RedisError> {
-        let mut events = self
-            .redis
-            .read_log(
-                &question.room,
-                After::Start,
-                Take::Newest,
-                PageLimit::events(HISTORY_MAX),
-                false,
-            )
-            .await?
-            .events;
-        let asked: Option<Position> = question.id.parse().ok();
-        if let Some(asked) = asked.filter(|asked| events.first().is_some_and(|first| first.position > *asked)) {
-            // So much was said since that it is not among the newest.
-            let before = After::Seq(asked.seq.saturating_sub(1));
-            let limit = PageLimit::events(1);
-            let page = self
-                .redis
-                .read_log(&question.room, before, Take::Oldest, limit, false)
-                .await?;
-            events.splice(0..0, page.events);
-        }
-        let messages = (self.fold)(events);
-        let id = format!("\"id\":\"{}\"", question.id);
-        let Some(asked) = messages.iter().find(|message| message.get().contains(&id)) else {
-            return Ok(None);
-        };
-        let start = self.starts.get(&question.room);
-        let room: Vec<&RawValue> = messages.iter().map(|message| &**message).collect();
-        let ask = Ask {
-            system: &self.model.system_prompt,
-            room: &room,
-            question: asked,
-            start: start.as_deref(),
-            budget: self.model.context_tokens as usize,
-        };
-        let Some(window) = choose(&ask, &self.counter) else {
-            return Ok(None);
-        };
-        if let Some(start) = window.start {
-            self.starts.insert(question.room.clone(), start);
-        }
-        Ok(Some(Prompt {
-            turns: window.turns,
-            max_tokens: self.model.max_tokens,
-        }))
     }
 
     /// Tells the model's pieces to the room until there are no more.
     async fn stream(
         &self,
         provider: &Provider,
-        prompt: &Prompt,
+        asked: &Asked,
         reply: &mut Reply<'_>,
         interrupted: impl Future<Output = Interrupt>,
     ) -> Result<Stream, RedisError> {
-        let started = Instant::now();
-        let deadline = started + reply.claim.left;
+        let begun = Instant::now();
+        let deadline = begun + reply.claim.left;
         tokio::pin!(interrupted);
         // It ends with the model's last token.
         let model = trace::within(Step::Model);
         let mut pieces = tokio::select! {
-            pieces = provider.stream(prompt) => match pieces {
+            pieces = provider.stream(&asked.prompt) => match pieces {
                 Ok(pieces) => pieces,
                 Err(error) => return Ok(Stream::Failed(error)),
             },
@@ -308,8 +282,10 @@ impl Answerer {
             () = tokio::time::sleep_until(deadline) => return Ok(Stream::OutOfTime),
         };
         trace::mark(&model, "first token");
-        let to_first = started.elapsed();
-        self.metrics.gpt_first_token_seconds.observe(to_first.as_secs_f64());
+        self.metrics
+            .gpt_first_token_seconds
+            .observe(begun.elapsed().as_secs_f64());
+        reply.call = Some(Call::new(pieces.model().clone(), begun, asked.tokens));
         // When what waits is to be told.
         let mut due: Option<Instant> = None;
         let end = loop {
@@ -338,8 +314,9 @@ impl Answerer {
                         }
                     }
                     Ok(Some(Piece::Usage { prompt, completion })) => {
-                        self.metrics.gpt_tokens_total.add(["prompt"], prompt);
-                        self.metrics.gpt_tokens_total.add(["completion"], completion);
+                        if let Some(call) = &mut reply.call {
+                            call.report(prompt, completion);
+                        }
                     }
                     Ok(Some(Piece::End(_))) => {}
                     Ok(None) => break Stream::Complete,

@@ -1,26 +1,29 @@
 //! The worker's loops: questions from the outboxes into the queue, from the queue to an answer, and what is periodic.
 
+mod repeat;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
+use self::repeat::{News, RETRY, repeat};
 use super::answer::{Answerer, Outcome};
 use super::words;
-use crate::model::RoomId;
-use crate::redis::{Act, Claim, Enqueued, Question, Redis, RedisError, Running};
+use crate::config::Config;
+use crate::model::{RoomId, UnixMs, unix_ms};
+use crate::redis::{Act, Asked, Budgets, Bus, Claim, Enqueued, Holds, Pause, Question, Redis, RedisError, Running};
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::{self, Step};
 
-/// How often the queue is looked at.
-const POLL: Duration = Duration::from_millis(100);
-/// How often the outboxes are: with the queue's, what a question waits for at most. There is one for each partition, and
-/// most are empty.
-const OUTBOX_POLL: Duration = Duration::from_millis(250);
+/// How often the queue is looked at without news: a publish can be lost, and a brake ends without one.
+const POLL: Duration = Duration::from_secs(1);
+/// How often the outboxes are. There is one for each partition, and most are empty.
+const OUTBOX_POLL: Duration = Duration::from_secs(5);
 /// Questions taken from one outbox at once.
 const BATCH: u64 = 100;
 /// A worker that does not renew its hold for so long has lost what it was answering.
@@ -30,8 +33,6 @@ const BEAT: Duration = Duration::from_secs(10);
 /// How often delayed, stalled and overdue questions are looked for: with the lease, a crashed worker's questions are taken
 /// over within 35 s.
 const SWEEP: Duration = Duration::from_secs(3);
-/// How long to wait after a failure of Redis.
-const RETRY: Duration = Duration::from_millis(500);
 /// Workers that fell silent over one question before it is given up: it is what made them.
 const STALLS_MAX: u32 = 2;
 
@@ -56,14 +57,22 @@ struct Held {
 /// What one worker does for the queue.
 pub struct Queue {
     redis: Redis,
+    bus: Bus,
     answerer: Answerer,
+    metrics: Arc<Metrics>,
     /// This worker's name in the consumer group; a new one in every process.
     worker: String,
+    since: UnixMs,
     life: Duration,
+    parallel: usize,
+    budgets: Budgets,
     slots: Arc<Semaphore>,
+    /// An answer has ended: there is room for another.
+    freed: Notify,
+    /// The pause that was told of.
+    paused: Mutex<Option<Pause>>,
     held: Mutex<HashMap<String, Held>>,
     tracker: TaskTracker,
-    metrics: Arc<Metrics>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -71,33 +80,49 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Queue {
-    /// A queue that answers up to `parallel` questions at once, each within `life`.
-    pub fn new(redis: Redis, answerer: Answerer, parallel: usize, life: Duration, metrics: Arc<Metrics>) -> Arc<Self> {
-        metrics.gpt_slots.set(i64::try_from(parallel).unwrap_or(i64::MAX));
+    /// A queue that answers as many questions at once, each within its time, as the settings say.
+    pub fn new(config: &Config, redis: Redis, bus: Bus, answerer: Answerer, metrics: Arc<Metrics>) -> Arc<Self> {
+        metrics
+            .gpt_slots
+            .set(i64::try_from(config.gpt_parallel).unwrap_or(i64::MAX));
         Arc::new(Self {
             redis,
+            bus,
             answerer,
+            metrics,
             worker: format!("{:016x}", rand::random::<u64>()),
-            life,
-            slots: Arc::new(Semaphore::new(parallel)),
+            since: unix_ms(),
+            life: *config.gpt_deadline,
+            parallel: config.gpt_parallel,
+            budgets: Budgets {
+                user: config.gpt_user_daily_tokens,
+                room: config.gpt_room_daily_tokens,
+            },
+            slots: Arc::new(Semaphore::new(config.gpt_parallel)),
+            freed: Notify::new(),
+            paused: Mutex::default(),
             held: Mutex::default(),
             tracker: TaskTracker::new(),
-            metrics,
         })
     }
 
     /// Runs until cancelled; what is being answered then is handed over.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let loops = async {
+            // A question that is taken before its room can be reached would wait for the end of its hold.
+            self.redis.wait_connected().await;
             while let Err(error) = self.redis.prepare_questions().await {
                 tracing::debug!(%error, "the queue is not prepared yet");
                 tokio::time::sleep(RETRY).await;
             }
+            let asked = News::of(self.bus.asked());
+            let ready = News::of(self.bus.ready()).or(&self.freed);
             tokio::join!(
-                repeat(OUTBOX_POLL, "questions wait in their outboxes", || self.take_in()),
-                repeat(POLL, "questions are not taken", || self.take()),
-                repeat(BEAT, "holds are not renewed", || self.beat()),
-                repeat(SWEEP, "the queue is not swept", || self.sweep()),
+                repeat(OUTBOX_POLL, "questions wait in their outboxes", asked, || self
+                    .take_in()),
+                repeat(POLL, "questions are not taken", ready, || self.take()),
+                repeat(BEAT, "holds are not renewed", News::default(), || self.beat()),
+                repeat(SWEEP, "the queue is not swept", News::default(), || self.sweep()),
                 self.follow_control(),
             );
         };
@@ -110,16 +135,18 @@ impl Queue {
         }
         self.tracker.close();
         self.tracker.wait().await;
+        // Operators see it as silent for a while where this fails.
+        let _unreachable = self.redis.hide_worker(&self.worker).await;
     }
 
     /// From the outboxes into the queue. Two workers may do the same: a question is queued once.
     async fn take_in(&self) -> Result<(), RedisError> {
         for partition in self.redis.asked_partitions().await? {
-            for (entry, question) in self.redis.asked(partition, BATCH).await? {
-                match question {
+            for (entry, asked) in self.redis.asked(partition, BATCH).await? {
+                match asked {
                     // It was answered, and another worker has yet to remove it here.
-                    Some(question) if self.redis.has_ended(&question).await? => {}
-                    Some(question) => self.enqueue(&question).await?,
+                    Some(asked) if self.redis.has_ended(&asked.question).await? => {}
+                    Some(asked) => self.enqueue(&asked).await?,
                     None => tracing::error!(partition, entry, "unreadable question"),
                 }
                 self.redis.forget_asked(partition, &entry).await?;
@@ -128,13 +155,17 @@ impl Queue {
         Ok(())
     }
 
-    async fn enqueue(&self, question: &Question) -> Result<(), RedisError> {
-        let span = trace::continued(&question.trace, Step::Queue);
-        let question = &Question {
-            trace: trace::context_of(&span, &question.trace),
-            ..question.clone()
+    async fn enqueue(&self, asked: &Asked) -> Result<(), RedisError> {
+        let span = trace::continued(&asked.question.trace, Step::Queue);
+        let asked = &Asked {
+            question: Question {
+                trace: trace::context_of(&span, &asked.question.trace),
+                ..asked.question.clone()
+            },
+            generation: asked.generation,
         };
-        let code = match self.redis.enqueue_question(question, self.life).await? {
+        let question = &asked.question;
+        let code = match self.redis.enqueue_question(asked, self.life).await? {
             Enqueued::Known => return Ok(()),
             Enqueued::Queued(before) => {
                 let (name, json) = words::queued(question, before);
@@ -148,8 +179,11 @@ impl Queue {
 
     /// From the queue to answers, as many as there is room for.
     async fn take(self: &Arc<Self>) -> Result<(), RedisError> {
+        let Holds { pause, brake } = self.redis.question_holds().await?;
+        let may = pause.is_none() && brake.is_none();
+        self.tell_pause(pause);
         let free = self.slots.available_permits();
-        if free == 0 || self.redis.questions_braked().await? {
+        if free == 0 || !may {
             return Ok(());
         }
         for (entry, job) in self.redis.read_ready(&self.worker, free as u64).await? {
@@ -159,7 +193,10 @@ impl Queue {
     }
 
     async fn start(self: &Arc<Self>, entry: &str, job: &str, stalled: bool) -> Result<(), RedisError> {
-        let Some(claim) = self.redis.claim_question(&self.worker, entry, job, stalled).await? else {
+        let claim = self
+            .redis
+            .claim_question(&self.worker, entry, job, stalled, self.budgets);
+        let Some(claim) = claim.await? else {
             return Ok(());
         };
         let Ok(permit) = self.slots.clone().acquire_owned().await else {
@@ -177,7 +214,7 @@ impl Queue {
             why: why.clone(),
         };
         lock(&self.held).insert(job.to_owned(), held);
-        if claim.generation == 1 {
+        if claim.attempt == 1 {
             let waited = self.life.saturating_sub(claim.left);
             self.metrics.gpt_wait_seconds.observe(waited.as_secs_f64());
         }
@@ -186,7 +223,7 @@ impl Queue {
         trace::note(
             &span,
             "roomcast.attempt",
-            i64::try_from(claim.generation).unwrap_or(i64::MAX),
+            i64::try_from(claim.attempt).unwrap_or(i64::MAX),
         );
         let (queue, job) = (self.clone(), job.to_owned());
         let answer = async move {
@@ -204,6 +241,7 @@ impl Queue {
             }
             lock(&queue.held).remove(&job);
             drop(permit);
+            queue.freed.notify_one();
         };
         self.tracker.spawn(answer.instrument(span));
         Ok(())
@@ -220,9 +258,11 @@ impl Queue {
             self.redis.finish_question(question).await?;
             return Ok(Outcome::Ended);
         }
+        if claim.stalls > 0 {
+            self.answerer.settle_lost(claim).await?;
+        }
         if claim.stalls >= STALLS_MAX {
-            self.redis.bury_question(question, "stalled").await?;
-            self.answerer.fail(question, "stalled", true).await?;
+            self.answerer.give_up(question, "stalled", true).await?;
             return Ok(Outcome::Ended);
         }
         let interrupted = || {
@@ -239,7 +279,26 @@ impl Queue {
         Ok(outcome)
     }
 
+    /// Tells once that the queue is paused, or no longer is.
+    fn tell_pause(&self, pause: Option<Pause>) {
+        let mut told = lock(&self.paused);
+        match (&*told, &pause) {
+            (None, Some(pause)) => {
+                tracing::warn!(
+                    by = pause.by,
+                    reason = pause.reason,
+                    "the queue is paused: no question is taken"
+                );
+            }
+            (Some(_), None) => tracing::info!("the queue is not paused any more"),
+            _ => {}
+        }
+        self.metrics.gpt_paused.set(i64::from(pause.is_some()));
+        *told = pause;
+    }
+
     async fn beat(&self) -> Result<(), RedisError> {
+        self.redis.show_worker(&self.worker, self.since, self.parallel).await?;
         let running: Vec<Running> = lock(&self.held).values().map(|held| held.running.clone()).collect();
         let still = self.redis.beat_questions(&self.worker, &running).await?;
         let held = lock(&self.held);
@@ -256,8 +315,11 @@ impl Queue {
 
     async fn sweep(self: &Arc<Self>) -> Result<(), RedisError> {
         for question in self.redis.due_questions().await? {
-            self.redis.bury_question(&question, "deadline").await?;
-            self.answerer.fail(&question, "deadline", true).await?;
+            self.answerer.give_up(&question, "deadline", true).await?;
+        }
+        if self.redis.question_holds().await?.pause.is_some() {
+            // To take over is to begin anew.
+            return Ok(());
         }
         for (entry, job) in self.redis.read_stalled(&self.worker, LEASE).await? {
             let ours = lock(&self.held).contains_key(&job);
@@ -270,23 +332,18 @@ impl Queue {
 
     /// Cancellations come as acts that every process hears of.
     async fn follow_control(&self) {
-        let mut position = None;
-        loop {
-            let news = match &position {
-                None => self.redis.control_position().await.map(|now| {
-                    position = Some(now);
-                    Vec::new()
-                }),
-                Some(at) => self.redis.acts_after(at).await,
-            };
-            for (at, act) in news.unwrap_or_default() {
-                position = Some(at);
-                if let Some(Act::CancelReply { room, question }) = act {
-                    self.cancel(&room, &question);
-                }
+        let position = loop {
+            match self.redis.control_position().await {
+                Ok(position) => break position,
+                Err(_) => tokio::time::sleep(RETRY).await,
             }
-            tokio::time::sleep(POLL).await;
-        }
+        };
+        let acts = self.redis.follow_acts(position, self.bus.control(), |act| {
+            if let Act::CancelReply { room, question } = act {
+                self.cancel(&room, &question);
+            }
+        });
+        acts.await;
     }
 
     fn cancel(&self, room: &RoomId, question: &str) {
@@ -301,27 +358,5 @@ impl Held {
     fn interrupt(&self, reason: Interrupt) {
         lock(&self.why).get_or_insert(reason);
         self.token.cancel();
-    }
-}
-
-/// Does something again and again; failures are told once until it works again.
-async fn repeat<F: Future<Output = Result<(), RedisError>>>(period: Duration, what: &str, mut work: impl FnMut() -> F) {
-    let mut failing: Option<Instant> = None;
-    loop {
-        match work().await {
-            Ok(()) => {
-                if let Some(since) = failing.take() {
-                    tracing::info!(after = ?since.elapsed(), "the queue goes on");
-                }
-                tokio::time::sleep(period).await;
-            }
-            Err(error) => {
-                if failing.is_none() {
-                    failing = Some(Instant::now());
-                    tracing::warn!(%error, "{what}");
-                }
-                tokio::time::sleep(RETRY).await;
-            }
-        }
     }
 }

@@ -19,6 +19,8 @@
 //! | `huge` | a reply of 5 MB |
 //! | `html` | a reply full of markup |
 //! | `control` | a reply with control characters between and in its words |
+//! | `system` | the reply is the system prompt |
+//! | `no usage` | the tokens are not told |
 //! | `page` | status 200 and a web page, as of a gateway's login |
 //! | `length`, `filter` | the reply ends with that reason |
 //! | `context too long`, `wrong key`, `refused` | the error a real endpoint answers |
@@ -116,6 +118,10 @@ async fn complete(State(model): State<ScriptedModel>, headers: HeaderMap, Json(r
         .calls
         .entry(id)
         .and_upsert_with(|known| known.map_or(1, |known| known.into_value() + 1));
+    if script.content == script::Content::System {
+        let system = request.messages.iter().find(|message| message.role == "system");
+        script.text = system.map(|message| message.content.clone()).unwrap_or_default();
+    }
     if script.once && calls.into_value() > 1 {
         script = script.plain();
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::model::RoomId;
-use crate::redis::Question;
+use crate::redis::{Purse, Question};
 
 /// A piece of a reply.
 pub const DELTA: &str = "gpt:delta";
@@ -91,6 +91,21 @@ pub fn error(question: &Question, code: &str, retryable: bool) -> (&'static str,
         code: Some(code),
         message: Some(explain(code)),
         retryable: Some(retryable),
+        ..Event::of(question)
+    };
+    (ERROR, event.json())
+}
+
+/// `gpt:error` of a question that is not answered because the day's tokens are used up.
+pub fn over_budget(question: &Question, purse: Purse) -> (&'static str, String) {
+    let message = match purse {
+        Purse::User => "Your tokens of today are used up. They begin anew at 00:00 UTC.",
+        Purse::Room => "This room's tokens of today are used up. They begin anew at 00:00 UTC.",
+    };
+    let event = Event {
+        code: Some("budget"),
+        message: Some(message),
+        retryable: Some(false),
         ..Event::of(question)
     };
     (ERROR, event.json())

@@ -1,9 +1,12 @@
-//! What operators do: look at bans and sockets, set and lift bans, close connections, end logins.
+//! What operators do: look at bans, sockets and the queue of questions, set and lift bans, close connections, end logins, stop
+//! the queue and try again what it gave up.
 //!
-//! `roomcast ban`, `roomcast sessions` and `/admin` are three faces of this. Every change is carried out through the control
-//! stream, by every node alike, and noted in the audit stream with the one who made it.
+//! `roomcast ban`, `roomcast sessions`, `roomcast queue` and `/admin` are four faces of this. What nodes must do is carried out
+//! through the control stream, by every node alike. Every change is noted in the audit stream with the one who made it.
 
+mod letters;
 mod order;
+mod queue;
 mod sessions;
 
 use std::net::IpAddr;
@@ -11,7 +14,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
+pub use letters::{DeadList, Letters, QueueError, Retried};
 pub use order::{BadOrder, BanOrder, is_forever, read_actor, read_scope};
+pub use queue::{Next, Open, QueueStats, RoomLoad, UserLoad, WorkerLoad};
 pub use sessions::{Kicked, Session, SessionFilter, SessionList, Target};
 
 use crate::model::{Ban, Scope, UnixMs};

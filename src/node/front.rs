@@ -20,11 +20,12 @@ use socketioxide::service::SocketIoService;
 use socketioxide::socket::Sid;
 
 use super::address::client_address;
+use super::proxy::ProxyHeader;
 use crate::config::{Config, Origins, Rule};
 use crate::guard::Entry;
 use crate::model::ClientAddress;
 use crate::redis::Adapter;
-use crate::socket::{App, ClientInfo, Conn, Waiting};
+use crate::socket::{App, ClientInfo, Conn, SessionPlace, Waiting};
 use crate::web::Page;
 
 /// Where the Socket.IO clients connect.
@@ -46,6 +47,9 @@ const KEPT_HEADERS: [HeaderName; 10] = [
     header::SEC_WEBSOCKET_VERSION,
     header::TRANSFER_ENCODING,
 ];
+
+/// Headers that decide over a handshake.
+const JUDGED_HEADERS: [HeaderName; 3] = [header::HOST, header::ORIGIN, HeaderName::from_static("x-forwarded-for")];
 
 /// The Socket.IO service behind the front.
 pub type SocketService = SocketIoService<NoPage, Adapter>;
@@ -84,6 +88,31 @@ struct State {
     served: OnceLock<(Arc<App>, SocketService)>,
 }
 
+/// A handshake that may go on.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    address: ClientAddress,
+    place: Option<Arc<SessionPlace>>,
+}
+
+/// What the beginning of a connection is worth.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The head goes on.
+    Incomplete,
+    /// No request of HTTP/1.
+    NoHttp,
+    /// Not a new handshake: its service decides.
+    NotJudged,
+    /// A handshake that may go on.
+    Admitted(Admission),
+    /// A handshake that may not, and the whole answer.
+    Refused(Vec<u8>),
+}
+
+/// Headers of a request that may be judged before hyper sees it: as many as hyper takes.
+const HEADERS_MAX: usize = 100;
+
 /// A refusal before the upgrade.
 struct Refusal {
     status: StatusCode,
@@ -110,6 +139,44 @@ impl Front {
     /// From now on handshakes are let through.
     pub fn serve(&self, app: Arc<App>, service: SocketService) {
         let _already = self.0.served.set((app, service));
+    }
+
+    /// Judges the first bytes of a connection that comes from no proxy, which is all that a refused handshake costs.
+    pub fn judge(&self, head: &[u8], conn: &Arc<Conn>) -> Verdict {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        match request.parse(head) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) => return Verdict::Incomplete,
+            Err(_) => return Verdict::NoHttp,
+        }
+        let (Some("GET"), Some(target)) = (request.method, request.path) else {
+            return Verdict::NotJudged;
+        };
+        let query = target.split_once('?').map_or("", |(_, query)| query);
+        if !target.starts_with(SOCKET_PATH) || query_value(query, "sid").is_some() {
+            return Verdict::NotJudged;
+        }
+        let mut headers = HeaderMap::new();
+        for header in &*request.headers {
+            let named = JUDGED_HEADERS
+                .into_iter()
+                .find(|name| header.name.eq_ignore_ascii_case(name.as_str()));
+            if let (Some(name), Ok(value)) = (named, HeaderValue::from_bytes(header.value)) {
+                headers.append(name, value);
+            }
+        }
+        let cors = self.0.cors(&headers);
+        match self.0.handshake(&headers, None, conn, cors.is_none()) {
+            Ok(admission) => Verdict::Admitted(admission),
+            Err(refusal) => {
+                let mut response = refusal.response();
+                if let Some(Some(origin)) = cors {
+                    add_cors(response.headers_mut(), origin);
+                }
+                Verdict::Refused(to_bytes(&response))
+            }
+        }
     }
 
     /// From now on handshakes are sent to other nodes.
@@ -139,19 +206,14 @@ impl State {
         if !request.uri().path().starts_with(SOCKET_PATH) {
             let page = self.page.as_ref().and_then(|page| page.answer(&request));
             return page.unwrap_or_else(|| {
-                let refusal = Refusal {
-                    status: StatusCode::NOT_FOUND,
-                    code: "not_found",
-                    message: "no such page",
-                    retry_after: None,
-                };
-                refusal.response()
+                let refusal = Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such page");
+                refusal.response().map(Body::from)
             });
         }
         let cors = self.cors(request.headers());
         let mut response = match self.socket_request(request, cors.is_none()).await {
             Ok(response) => response,
-            Err(refusal) => refusal.response(),
+            Err(refusal) => refusal.response().map(Body::from),
         };
         if let Some(Some(origin)) = cors {
             add_cors(response.headers_mut(), origin);
@@ -183,151 +245,185 @@ impl State {
         allowed.then(|| Some(origin.clone()))
     }
 
-    async fn socket_request(&self, request: Request<Incoming>, bad_origin: bool) -> Result<Response<Body>, Refusal> {
-        let refuse = |status, code, message, retry_after| {
-            Err(Refusal {
-                status,
-                code,
-                message,
-                retry_after,
-            })
-        };
-        let refuse_closed = || {
-            let message = "this session was closed; connect again";
-            refuse(StatusCode::BAD_REQUEST, "session_closed", message, None)
-        };
-        if bad_origin {
-            // No strike: any web page can cause this in a visitor's browser.
-            return refuse(
-                StatusCode::FORBIDDEN,
-                "origin",
-                "this origin may not connect; see CORS_ORIGINS",
-                Some(FOREIGN_ORIGIN_RETRY),
-            );
-        }
-        if request.method() == Method::OPTIONS {
+    async fn socket_request(
+        &self,
+        mut request: Request<Incoming>,
+        bad_origin: bool,
+    ) -> Result<Response<Body>, Refusal> {
+        if request.method() == Method::OPTIONS && !bad_origin {
             return Ok(Response::builder()
                 .status(StatusCode::NO_CONTENT)
                 .body(Body::empty())
                 .unwrap_or_default());
         }
-        let Some((app, service)) = self.served.get() else {
-            return refuse(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "auth_unavailable",
-                "the node is starting",
-                Some(RETRY_AFTER),
-            );
+        let extensions = request.extensions_mut();
+        let admitted = extensions.remove::<Admission>();
+        let proxy = extensions.get::<ProxyHeader>().copied();
+        let Some(conn) = extensions.get::<Arc<Conn>>().cloned() else {
+            return Err(Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "internal error",
+            ));
         };
-        let Some(conn) = request.extensions().get::<Arc<Conn>>().cloned() else {
-            return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error", None);
+        let query = request.uri().query().unwrap_or_default();
+        let websocket = query_value(query, "transport") == Some("websocket");
+        let sid = query_value(query, "sid").map(str::to_owned);
+        let Some(sid) = sid else {
+            let admission = match admitted {
+                Some(admission) => admission,
+                None => self.handshake(request.headers(), proxy, &conn, bad_origin)?,
+            };
+            let (_, service) = self.served()?;
+            let Ok(response) = Service::call(service, slim(request, admission.client(conn, websocket))).await;
+            return Ok(response.map(Body::new));
         };
-        let address = client_address(
-            conn.peer.ip(),
-            request.extensions().get().copied(),
-            request.headers(),
-            &self.trusted,
-        );
+        if bad_origin {
+            return Err(Refusal::foreign_origin());
+        }
+        let (app, service) = self.served()?;
+        let refuse = |code, message| Err(Refusal::new(StatusCode::BAD_REQUEST, code, message));
+        let refuse_closed = || refuse("session_closed", "this session was closed; connect again");
+        let Ok(sid) = Sid::from_str(&sid) else {
+            return refuse("bad_request", "unknown session");
+        };
+        if app.sockets.contains_key(&sid) {
+            conn.settle();
+        }
+        if app.transports.is_killed(sid) {
+            return refuse_closed();
+        }
+        if websocket && !app.transports.claim(sid, conn.clone()) {
+            return refuse("bad_request", "this session has its connection")
+                .map_err(|refusal| refusal.after(RETRY_AFTER));
+        }
+        let address = self.address(request.headers(), proxy, &conn);
+        let client = Admission { address, place: None }.client(conn, websocket);
+        let Ok(response) = Service::call(service, slim(request, client)).await;
+        // The poll that waited while its session was closed would hear a `disconnect`, upon which JS clients stay away
+        // for good. They come back from a failed one, as from a websocket that closes.
+        if !websocket && app.transports.is_killed(sid) {
+            return refuse_closed();
+        }
+        Ok(response.map(Body::new))
+    }
+
+    /// What is there once Redis is.
+    fn served(&self) -> Result<&(Arc<App>, SocketService), Refusal> {
+        let starting = || Refusal::unavailable("auth_unavailable", "the node is starting");
+        self.served.get().ok_or_else(starting)
+    }
+
+    fn address(&self, headers: &HeaderMap, proxy: Option<ProxyHeader>, conn: &Conn) -> ClientAddress {
+        let address = client_address(conn.peer.ip(), proxy, headers, &self.trusted);
         if address.undeclared_proxy && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(peer = %conn.peer, "a private peer sends X-Forwarded-For and TRUSTED_PROXIES is not set: every client behind it counts as this peer, and it is never blocked; set TRUSTED_PROXIES");
         }
-        let query = request.uri().query().unwrap_or_default();
-        let websocket = query_value(query, "transport") == Some("websocket");
-        let session = query_value(query, "sid").map(Sid::from_str);
-        match session {
-            Some(Ok(sid)) => {
-                if app.sockets.contains_key(&sid) {
-                    conn.settle();
-                }
-                if app.transports.is_killed(sid) {
-                    return refuse_closed();
-                }
-                if websocket && !app.transports.claim(sid, conn.clone()) {
-                    return refuse(
-                        StatusCode::BAD_REQUEST,
-                        "bad_request",
-                        "this session has its connection",
-                        Some(RETRY_AFTER),
-                    );
-                }
-            }
-            Some(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "bad_request", "unknown session", None),
-            None => self.admit(app, address, &conn)?,
+        address
+    }
+
+    /// Whether a request for a new session may go on.
+    fn handshake(
+        &self,
+        headers: &HeaderMap,
+        proxy: Option<ProxyHeader>,
+        conn: &Arc<Conn>,
+        bad_origin: bool,
+    ) -> Result<Admission, Refusal> {
+        if bad_origin {
+            // No strike: any web page can cause this in a visitor's browser.
+            return Err(Refusal::foreign_origin());
         }
-        let request = slim(
-            request,
-            ClientInfo {
-                address,
-                conn,
-                websocket,
-            },
-        );
-        let Ok(response) = Service::call(service, request).await;
-        match session {
-            // The poll that waited while its session was closed would hear a `disconnect`, upon which JS clients stay away
-            // for good. They come back from a failed one, as from a websocket that closes.
-            Some(Ok(sid)) if !websocket && app.transports.is_killed(sid) => refuse_closed(),
-            _ => Ok(response.map(Body::new)),
-        }
+        let (app, _) = self.served()?;
+        let address = self.address(headers, proxy, conn);
+        let place = self.admit(app, address, conn)?;
+        Ok(Admission { address, place })
     }
 
     /// Whether a new handshake may go on. Nobody is asked: a blocked address, or a flood, costs no call of Redis.
-    fn admit(&self, app: &App, address: ClientAddress, conn: &Arc<Conn>) -> Result<(), Refusal> {
-        let refuse = |status, code, message, retry_after, reason| {
+    fn admit(&self, app: &App, address: ClientAddress, conn: &Arc<Conn>) -> Result<Option<Arc<SessionPlace>>, Refusal> {
+        let refuse = |refusal, reason| {
             app.metrics.refusals_total.inc([reason]);
-            Err(Refusal {
-                status,
-                code,
-                message,
-                retry_after: Some(retry_after),
-            })
+            Err(refusal)
         };
-        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        let limited = |wait| {
+            let message = "too many connections from your network; try again later";
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).after(wait)
+        };
         if self.draining.load(Ordering::Acquire) {
             let message = "this node is going away; connect again";
-            return refuse(unavailable, "draining", message, RETRY_AFTER, "draining");
+            return refuse(Refusal::unavailable("draining", message), "draining");
         }
         match app.guard.screen(address) {
             Entry::Admitted => {}
             Entry::Banned(left) => {
-                return refuse(StatusCode::FORBIDDEN, "blocked", "you're banned", left, "blocked");
+                let banned = Refusal::new(StatusCode::FORBIDDEN, "blocked", "you're banned").after(left);
+                return refuse(banned, "blocked");
             }
-            Entry::Limited(rule, wait) => {
-                let message = "too many connections from your network; try again later";
-                return refuse(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "rate_limited",
-                    message,
-                    wait,
-                    rule.as_str(),
-                );
-            }
+            Entry::Limited(rule, wait) => return refuse(limited(wait), rule.as_str()),
         }
         if self.cut_off.load(Ordering::Acquire) {
             let message = "this node has no connection to the others; try again";
-            return refuse(unavailable, "unavailable", message, RETRY_AFTER, "unavailable");
+            return refuse(Refusal::unavailable("unavailable", message), "unavailable");
         }
         if !app.redis.is_reachable() {
             let message = "the service is not available right now";
-            return refuse(unavailable, "auth_unavailable", message, RETRY_AFTER, "unavailable");
+            return refuse(Refusal::unavailable("auth_unavailable", message), "unavailable");
         }
-        let rule = Rule::Unauthenticated;
-        if !app.guard.is_exempt(address) && !self.waiting.enter(address.ip, conn) {
-            let message = "too many connections from your network; try again later";
-            return refuse(
-                StatusCode::TOO_MANY_REQUESTS,
-                "rate_limited",
-                message,
-                RETRY_AFTER,
-                rule.as_str(),
-            );
+        if app.guard.is_exempt(address) {
+            return Ok(None);
         }
-        Ok(())
+        let place = if self.waiting.enter(address.ip, conn) {
+            self.waiting.begin(address.ip)
+        } else {
+            None
+        };
+        match place {
+            Some(place) => Ok(Some(Arc::new(place))),
+            None => refuse(limited(RETRY_AFTER), Rule::Unauthenticated.as_str()),
+        }
+    }
+}
+
+impl Admission {
+    fn client(self, conn: Arc<Conn>, websocket: bool) -> ClientInfo {
+        ClientInfo {
+            address: self.address,
+            conn,
+            websocket,
+            place: self.place,
+        }
     }
 }
 
 impl Refusal {
-    fn response(&self) -> Response<Body> {
+    fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
+        Self {
+            status,
+            code,
+            message,
+            retry_after: None,
+        }
+    }
+
+    fn after(self, wait: Duration) -> Self {
+        Self {
+            retry_after: Some(wait),
+            ..self
+        }
+    }
+
+    fn unavailable(code: &'static str, message: &'static str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).after(RETRY_AFTER)
+    }
+
+    fn foreign_origin() -> Self {
+        let message = "this origin may not connect; see CORS_ORIGINS";
+        Self::new(StatusCode::FORBIDDEN, "origin", message).after(FOREIGN_ORIGIN_RETRY)
+    }
+
+    /// Whoever is refused is not worth a connection that stays open.
+    fn response(&self) -> Response<String> {
         let mut json = serde_json::json!({"code": self.code, "message": self.message});
         let mut response = Response::builder()
             .status(self.status)
@@ -336,8 +432,23 @@ impl Refusal {
             json["retryAfterMs"] = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).into();
             response = response.header(header::RETRY_AFTER, after.as_secs().max(1));
         }
-        response.body(Body::from(json.to_string())).unwrap_or_default()
+        response.body(json.to_string()).unwrap_or_default()
     }
+}
+
+/// A response as it is on the wire, after which the connection ends.
+fn to_bytes(response: &Response<String>) -> Vec<u8> {
+    let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    let end = format!("content-length: {}\r\nconnection: close\r\n\r\n", response.body().len());
+    bytes.extend_from_slice(end.as_bytes());
+    bytes.extend_from_slice(response.body().as_bytes());
+    bytes
 }
 
 fn add_cors(headers: &mut HeaderMap, origin: HeaderValue) {

@@ -55,10 +55,17 @@ pub async fn read(stream: &TcpStream) -> io::Result<(Option<ProxyHeader>, Vec<u8
             Parsed::Header(header, length) => return Ok((Some(header), bytes.split_off(length))),
             Parsed::Broken(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, why)),
         }
+        read_more(stream, &mut bytes).await?;
+    }
+}
+
+/// Appends what arrives next; an error at the end of the stream.
+pub async fn read_more(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
+    loop {
         stream.readable().await?;
-        match stream.try_read_buf(&mut bytes) {
+        match stream.try_read_buf(bytes) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => {}
+            Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }

@@ -2,6 +2,7 @@
 
 mod bans;
 mod input;
+mod queue;
 mod sessions;
 
 use std::time::Duration;
@@ -64,6 +65,7 @@ impl Admin {
             .route("/revoke", post(revoke))
             .merge(bans::routes())
             .merge(sessions::routes())
+            .merge(queue::routes())
             .fallback(super::not_found)
             .method_not_allowed_fallback(super::method_not_allowed)
             .layer(DefaultBodyLimit::max(BODY_MAX))

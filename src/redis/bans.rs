@@ -35,7 +35,7 @@ pub enum Term<'a> {
 pub struct Audit {
     /// When, Unix ms.
     pub at: UnixMs,
-    /// `ban`, `unban`, `kick` or `revoke`.
+    /// `ban`, `unban`, `kick` or `revoke`; of the queue of questions `pause`, `resume`, `retry` or `drop`.
     pub act: String,
     /// Whom it hit.
     pub scope: String,

@@ -1,10 +1,11 @@
-//! The room bus: live channels of the rooms joined here, and the control channel.
+//! The room bus: live channels of the rooms joined here, and the channels that only say where there is news.
 //!
 //! One task owns the subscriptions, so SUBSCRIBE and UNSUBSCRIBE of a room reach the server in the order they were asked
 //! for. Another takes messages off the connection at once and hands them to shards by room, so a room keeps its order.
 //! A third sings: a message of the node to itself through every primary, once a second, proves that the bus can hear.
 
 mod canary;
+mod news;
 mod receive;
 mod subscribe;
 
@@ -13,12 +14,14 @@ use std::time::Duration;
 
 use fred::prelude::*;
 use prometheus::IntCounter;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Span;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::canary::Canaries;
-use super::keys::Keys;
+use self::news::{Heard, News};
+pub(super) use self::news::{OF_NODES, OF_WORKERS};
+use super::keys::{CONTROL, GPT_ASKED, GPT_READY, Keys};
 use super::{Redis, RedisError};
 use crate::model::{RoomEvent, RoomId};
 
@@ -72,7 +75,7 @@ enum Request {
 pub struct Bus {
     // Unbounded: holds at most one request per room and change of interest, and both ends are ours.
     requests: mpsc::UnboundedSender<Request>,
-    control: tokio::sync::watch::Receiver<u64>,
+    heard: Heard,
     canaries: Arc<Canaries>,
     keys: Keys,
 }
@@ -85,8 +88,7 @@ struct Tasks {
     metrics: BusMetrics,
     shards: Vec<mpsc::Sender<BusItem>>,
     canaries: Arc<Canaries>,
-    /// Counts what may be news in the control stream.
-    news: tokio::sync::watch::Sender<u64>,
+    news: News,
 }
 
 impl Bus {
@@ -96,10 +98,11 @@ impl Bus {
         redis: Redis,
         shards: usize,
         metrics: BusMetrics,
+        channels: &'static [&'static str],
     ) -> (Self, Vec<mpsc::Receiver<BusItem>>) {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..shards.max(1)).map(|_| mpsc::channel(SHARD_QUEUE)).unzip();
         let (requests, request_rx) = mpsc::unbounded_channel();
-        let (news, control) = tokio::sync::watch::channel(0);
+        let (news, heard) = News::new(channels);
         let keys = redis.keys;
         let canaries = Arc::new(Canaries::new(keys));
         let tasks = Arc::new(Tasks {
@@ -116,7 +119,7 @@ impl Bus {
         tokio::spawn(canary::sing(tasks, redis, requests.downgrade()));
         let bus = Self {
             requests,
-            control,
+            heard,
             canaries,
             keys,
         };
@@ -164,8 +167,18 @@ impl Bus {
     }
 
     /// Changes whenever there may be news in the control stream.
-    pub fn control(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.control.clone()
+    pub fn control(&self) -> watch::Receiver<u64> {
+        self.heard.of(CONTROL)
+    }
+
+    /// Changes whenever there may be questions to the model that are not queued yet; of workers.
+    pub fn asked(&self) -> watch::Receiver<u64> {
+        self.heard.of(GPT_ASKED)
+    }
+
+    /// Changes whenever there may be questions that a worker may take, or the queue was paused or resumed; of workers.
+    pub fn ready(&self) -> watch::Receiver<u64> {
+        self.heard.of(GPT_READY)
     }
 }
 
@@ -173,10 +186,6 @@ impl Tasks {
     fn shard(&self, room: &str) -> &mpsc::Sender<BusItem> {
         let shard = xxh3_64(room.as_bytes()) % self.shards.len() as u64;
         &self.shards[usize::try_from(shard).unwrap_or_default()]
-    }
-
-    fn tell_control(&self) {
-        self.news.send_modify(|count| *count += 1);
     }
 
     /// Tells every shard that messages may be missing; waits for room, because this must not be lost.

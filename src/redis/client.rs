@@ -9,6 +9,7 @@ use fred::prelude::*;
 use fred::types::InfoKind;
 use fred::util::redis_keyslot;
 
+use super::bus::{OF_NODES, OF_WORKERS};
 use super::connection::{BUS_CAPACITY, COMMAND_CAPACITY, Settings};
 use super::durability::{Commits, Replid};
 use super::keys::Keys;
@@ -245,15 +246,24 @@ impl Redis {
         client.is_connected() && self.sentinels.as_ref().is_none_or(|sentinels| sentinels.permit(client))
     }
 
-    /// Starts the bus on a connection of its own.
+    /// Starts the bus of a node on a connection of its own.
     pub fn start_bus(
         &self,
         shards: usize,
         metrics: super::BusMetrics,
     ) -> (Bus, Vec<tokio::sync::mpsc::Receiver<super::BusItem>>) {
+        Bus::start(self.bus_client(), self.clone(), shards, metrics, OF_NODES)
+    }
+
+    /// Starts the bus of a worker, which has no rooms and listens to news alone.
+    pub fn start_worker_bus(&self, metrics: super::BusMetrics) -> Bus {
+        Bus::start(self.bus_client(), self.clone(), 1, metrics, OF_WORKERS).0
+    }
+
+    fn bus_client(&self) -> Client {
         let client = self.settings.client(BUS_CAPACITY);
         self.guide(client.clone());
-        Bus::start(client, self.clone(), shards, metrics)
+        client
     }
 
     /// Closes the connections.

@@ -1,4 +1,6 @@
-//! The control stream: acts that every node must carry out, replayed by whoever missed one.
+//! The control stream: acts that every process must carry out, replayed by whoever missed one.
+
+use std::time::Duration;
 
 use fred::prelude::*;
 use fred::types::streams::XID;
@@ -10,6 +12,12 @@ use crate::model::{Ban, RoomId, Scope, UserId};
 
 /// Acts kept; far more than can happen while a node is away and still wanted.
 const ACTS_MAX: i64 = 10_000;
+/// Acts read at once.
+const PAGE: usize = 100;
+/// How often the stream is read without news: a publish can be lost, the stream is not.
+const CHECK_PERIOD: Duration = Duration::from_secs(5);
+/// How long to wait after a failure.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// Something every node does to its own sockets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,11 +86,46 @@ impl Redis {
         Ok(newest.into_iter().next().map_or_else(|| "0-0".to_owned(), |(id, _)| id))
     }
 
+    /// Shows every act after `position` to `carry_out`, as `news` says that there may be some, until the bus ends.
+    pub async fn follow_acts(
+        &self,
+        mut position: String,
+        mut news: tokio::sync::watch::Receiver<u64>,
+        mut carry_out: impl FnMut(Act),
+    ) {
+        loop {
+            match self.acts_after(&position).await {
+                Ok(acts) => {
+                    let full = acts.len() >= PAGE;
+                    for (at, act) in acts {
+                        position = at;
+                        match act {
+                            Some(act) => carry_out(act),
+                            None => tracing::warn!(position, "unknown act on the control stream"),
+                        }
+                    }
+                    if full {
+                        continue;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "control stream not read");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            }
+            tokio::select! {
+                changed = news.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(CHECK_PERIOD) => {}
+            }
+        }
+    }
+
     /// The acts after `position`, with the position after each.
-    pub async fn acts_after(&self, position: &str) -> Result<Vec<(String, Option<Act>)>, RedisError> {
+    async fn acts_after(&self, position: &str) -> Result<Vec<(String, Option<Act>)>, RedisError> {
         let from = format!("({position}");
         let entries: Vec<(String, std::collections::HashMap<String, String>)> =
-            self.any()?.xrange(CONTROL, from, "+", Some(100)).await?;
+            self.any()?.xrange(CONTROL, from, "+", Some(PAGE as u64)).await?;
         Ok(entries
             .into_iter()
             .map(|(id, fields)| {

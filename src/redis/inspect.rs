@@ -83,7 +83,7 @@ impl Redis {
     }
 
     /// Walks through a hash or a sorted set, pair by pair. fred's own scans have no timeout.
-    async fn scan(
+    pub(super) async fn scan(
         &self,
         command: &'static str,
         key: &str,

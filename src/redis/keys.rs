@@ -112,6 +112,11 @@ impl Keys {
         format!("rc:{{p{}}}:gpt:end:{room}:{question}", self.partition(room.as_str()))
     }
 
+    /// The dead letter for which a question was last asked anew.
+    pub fn gpt_again(self, room: &RoomId, question: &str) -> String {
+        format!("rc:{{p{}}}:gpt:again:{room}:{question}", self.partition(room.as_str()))
+    }
+
     /// Replies of the room that are being written, as far as they have come.
     pub fn gpt_parts(self, room: &RoomId) -> String {
         self.room_key(room, "gpt")
@@ -207,14 +212,22 @@ pub fn revoked(scope: &Scope) -> String {
     format!("rc:revoked:{scope}")
 }
 
-/// Stream of questions that a worker may take; autoscaling reads its lag.
+/// Stream of questions that a worker may take, and the channel that says so; autoscaling reads the stream's lag.
 pub const GPT_READY: &str = "rc:{gpt}:ready";
-/// Questions by the time at which they are given up, Unix ms.
+/// Channel that says that an outbox has questions.
+pub const GPT_ASKED: &str = "rc:{gpt}:asked";
+/// Questions by the time at which they are given up, ms of the queue's clock, which stands still while it is paused.
 pub const GPT_OPEN: &str = "rc:{gpt}:open";
 /// Questions that wait for another attempt, by when, Unix ms.
 pub const GPT_DELAYED: &str = "rc:{gpt}:delayed";
 /// Stream of questions that were given up for a reason an operator should see.
 pub const GPT_DEAD: &str = "rc:{gpt}:dead";
+/// Since when, by whom and why the queue is paused, and for how long it was in all.
+pub const GPT_PAUSE: &str = "rc:{gpt}:pause";
+/// Workers by name: when they were last seen, since when they run, how many questions they answer at once.
+pub const GPT_WORKERS: &str = "rc:{gpt}:workers";
+/// Stream of the calls of the model and what each took, for who bills.
+pub const GPT_USAGE: &str = "rc:{gpt}:usage";
 /// Set while all workers hold back, because a provider said so.
 pub const GPT_BRAKE: &str = "rc:{gpt}:brake";
 
@@ -231,6 +244,21 @@ pub fn gpt_room(room: &RoomId) -> String {
 /// Questions of a user that their rooms would let go on; the first is the one that may be answered.
 pub fn gpt_user(user: &UserId) -> String {
     format!("rc:{{gpt}}:user:{user}")
+}
+
+/// Tokens that a user's questions took since midnight UTC.
+pub fn gpt_spent_by_user(user: &UserId) -> String {
+    format!("rc:{{gpt}}:spent:user:{user}")
+}
+
+/// Tokens that a room's questions took since midnight UTC.
+pub fn gpt_spent_by_room(room: &RoomId) -> String {
+    format!("rc:{{gpt}}:spent:room:{room}")
+}
+
+/// Mark of a call of the model whose tokens are counted.
+pub fn gpt_settled(job: &str, generation: u64) -> String {
+    format!("rc:{{gpt}}:settled:{job}:{generation}")
 }
 
 /// Liveness of a node; expires when the node does not renew it.

@@ -1,15 +1,23 @@
 //! The queue of questions to the model: an outbox per partition, one stream of runnable jobs, and what is being written.
 
+mod dead;
+mod hold;
+mod view;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use fred::prelude::*;
 use fred::types::SetOptions;
-use fred::types::streams::XID;
+
+pub use dead::{Again, Letter};
+pub use hold::{Holds, Pause};
+pub use view::{OpenQuestion, QueueCounts, WorkerSeen};
 
 use super::keys::{self, GPT_BRAKE, GPT_DEAD, GPT_DELAYED, GPT_OPEN, GPT_READY};
 use super::log::reply_id;
 use super::script::call;
+use super::spending::{Budgets, Purse};
 use super::{Redis, RedisError, from_ms, ms};
 use crate::model::{RoomId, UserId};
 
@@ -57,6 +65,15 @@ fn job_name(room: &RoomId, question: &str) -> String {
     format!("{room} {question}")
 }
 
+/// A question of an outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The question.
+    pub question: Question,
+    /// The generation of its last claim, at least 1, where it was given up and is asked once more; else 0.
+    pub generation: u64,
+}
+
 /// What became of a question that was to be queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {
@@ -79,10 +96,14 @@ pub struct Claim {
     pub entry: String,
     /// Rises with every claim; what an earlier one writes is refused.
     pub generation: u64,
+    /// Which claim it is, from 1, since it was last asked.
+    pub attempt: u64,
     /// How often a worker fell silent over it.
     pub stalls: u32,
     /// How long it may still take.
     pub left: Duration,
+    /// Whose tokens of the day are used up: it is not to be answered.
+    pub spent: Option<Purse>,
 }
 
 /// A job that is held, for the heartbeat.
@@ -132,30 +153,39 @@ impl Redis {
 
     /// The partitions with questions that are not queued yet.
     pub async fn asked_partitions(&self) -> Result<Vec<u16>, RedisError> {
+        let lengths = self.outbox_lengths().await?;
+        let asked = lengths.into_iter().filter(|(_, length)| *length > 0);
+        Ok(asked.map(|(partition, _)| partition).collect())
+    }
+
+    /// Each partition with the number of its questions that are not queued yet.
+    async fn outbox_lengths(&self) -> Result<Vec<(u16, u64)>, RedisError> {
         let pipeline = self.any()?.pipeline();
         for partition in 0..self.keys.partitions() {
             let () = pipeline.xlen(self.keys.gpt_outbox(partition)).await?;
         }
         let lengths: Vec<u64> = pipeline.all().await?;
-        let asked = (0u16..).zip(lengths).filter(|(_, length)| *length > 0);
-        Ok(asked.map(|(partition, _)| partition).collect())
+        Ok((0u16..).zip(lengths).collect())
     }
 
     /// The oldest questions of a partition's outbox, with the place of each.
-    pub async fn asked(&self, partition: u16, limit: u64) -> Result<Vec<(String, Option<Question>)>, RedisError> {
+    pub async fn asked(&self, partition: u16, limit: u64) -> Result<Vec<(String, Option<Asked>)>, RedisError> {
         let key = self.keys.gpt_outbox(partition);
         let entries: Vec<(String, Fields)> = self.any()?.xrange(key, "-", "+", Some(limit)).await?;
         let read = |(entry, mut fields): (String, Fields)| {
             let mut field = |name| fields.remove(name).unwrap_or_default();
-            let mut question = || {
-                Some(Question {
-                    room: RoomId::new(&field("r")).ok()?,
-                    id: field("i"),
-                    user: UserId::new(&field("u")).ok()?,
-                    trace: field("t"),
+            let mut asked = || {
+                Some(Asked {
+                    question: Question {
+                        room: RoomId::new(&field("r")).ok()?,
+                        id: field("i"),
+                        user: UserId::new(&field("u")).ok()?,
+                        trace: field("t"),
+                    },
+                    generation: field("g").parse().unwrap_or_default(),
                 })
             };
-            (entry, question())
+            (entry, asked())
         };
         Ok(entries.into_iter().map(read).collect())
     }
@@ -167,7 +197,8 @@ impl Redis {
     }
 
     /// Queues a question; repeating it is harmless while it is open.
-    pub async fn enqueue_question(&self, question: &Question, life: Duration) -> Result<Enqueued, RedisError> {
+    pub async fn enqueue_question(&self, asked: &Asked, life: Duration) -> Result<Enqueued, RedisError> {
+        let question = &asked.question;
         let job = question.job();
         let key_names = vec![
             GPT_READY.to_owned(),
@@ -185,6 +216,7 @@ impl Redis {
             ms(life).into(),
             ROOM_MAX.into(),
             USER_MAX.into(),
+            asked.generation.to_string().into(),
         ];
         let (status, before): (String, u64) = call(&self.scripts.gpt_enqueue, self.any()?, key_names, args).await?;
         match status.as_str() {
@@ -198,10 +230,18 @@ impl Redis {
 
     /// Takes up to `count` ready jobs that nobody has; their places and names.
     pub async fn read_ready(&self, worker: &str, count: u64) -> Result<Vec<(String, String)>, RedisError> {
-        let answer: Value = self
+        let answer: Result<Value, Error> = self
             .any()?
             .xreadgroup(GROUP, worker, Some(count), None, false, GPT_READY, ">")
-            .await?;
+            .await;
+        let answer = match answer {
+            // Redis came back without its data.
+            Err(error) if error.details().starts_with("NOGROUP") => {
+                self.prepare_questions().await?;
+                return Ok(Vec::new());
+            }
+            answer => answer?,
+        };
         if answer.is_null() {
             return Ok(Vec::new());
         }
@@ -232,10 +272,20 @@ impl Redis {
         entry: &str,
         job: &str,
         stalled: bool,
+        budgets: Budgets,
     ) -> Result<Option<Claim>, RedisError> {
-        let args = vec![worker.into(), entry.into(), if stalled { "1" } else { "0" }.into()];
-        let answer: Vec<String> = call(&self.scripts.gpt_claim, self.any()?, vec![keys::gpt_job(job)], args).await?;
-        let Ok([room, id, user, trace, generation, stalls, left]) = <[String; 7]>::try_from(answer) else {
+        let args = vec![
+            worker.into(),
+            entry.into(),
+            if stalled { "1" } else { "0" }.into(),
+            budgets.user.to_string().into(),
+            budgets.room.to_string().into(),
+        ];
+        let mut answer: Vec<String> =
+            call(&self.scripts.gpt_claim, self.any()?, vec![keys::gpt_job(job)], args).await?;
+        let spent = answer.get(8).and_then(|purse| Purse::parse(purse));
+        answer.truncate(8);
+        let Ok([room, id, user, trace, generation, attempt, stalls, left]) = <[String; 8]>::try_from(answer) else {
             let () = self.any()?.xack(GPT_READY, GROUP, entry).await?;
             return Ok(None);
         };
@@ -249,8 +299,10 @@ impl Redis {
                 },
                 entry: entry.to_owned(),
                 generation: generation.parse().ok()?,
+                attempt: attempt.parse().ok()?,
                 stalls: stalls.parse().ok()?,
                 left: from_ms(left.parse().ok()?),
+                spent,
             })
         };
         claim().map(Some).ok_or(RedisError::Unexpected("gpt_claim"))
@@ -326,6 +378,15 @@ impl Redis {
 
     /// Forgets a question that has ended and lets its room and its user go on.
     pub async fn finish_question(&self, question: &Question) -> Result<(), RedisError> {
+        self.close_question(question, "").await
+    }
+
+    /// As [`Self::finish_question`], and keeps it for operators: it was given up.
+    pub async fn bury_question(&self, question: &Question, code: &str) -> Result<(), RedisError> {
+        self.close_question(question, code).await
+    }
+
+    async fn close_question(&self, question: &Question, code: &str) -> Result<(), RedisError> {
         let job = question.job();
         let key_names = vec![
             GPT_READY.to_owned(),
@@ -334,14 +395,15 @@ impl Redis {
             keys::gpt_user(&question.user),
             GPT_OPEN.to_owned(),
             GPT_DELAYED.to_owned(),
+            GPT_DEAD.to_owned(),
         ];
-        let _open: i64 = call(
-            &self.scripts.gpt_finish,
-            self.any()?,
-            key_names,
-            vec![job.into(), "".into()],
-        )
-        .await?;
+        let args = vec![
+            job.into(),
+            code.into(),
+            self.keys.partition(question.room.as_str()).to_string().into(),
+            DEAD_MAX.into(),
+        ];
+        let _open: i64 = call(&self.scripts.gpt_finish, self.any()?, key_names, args).await?;
         Ok(())
     }
 
@@ -430,21 +492,6 @@ impl Redis {
         Ok(parts.into_iter().filter_map(read).collect())
     }
 
-    /// Keeps a question that was given up, for operators.
-    pub async fn bury_question(&self, question: &Question, code: &str) -> Result<(), RedisError> {
-        let fields: Vec<(&str, &str)> = vec![
-            ("room", question.room.as_str()),
-            ("question", &question.id),
-            ("user", question.user.as_str()),
-            ("code", code),
-        ];
-        let _id: String = self
-            .any()?
-            .xadd(GPT_DEAD, false, ("MAXLEN", "~", DEAD_MAX), XID::Auto, fields)
-            .await?;
-        Ok(())
-    }
-
     /// Makes all workers hold back for a while; a longer hold stays.
     pub async fn brake_questions(&self, hold: Duration) -> Result<(), RedisError> {
         let expiry = Some(Expiration::PX(ms(hold)));
@@ -453,11 +500,5 @@ impl Redis {
             .set(GPT_BRAKE, "1", expiry, Some(SetOptions::NX), false)
             .await?;
         Ok(())
-    }
-
-    /// Whether workers hold back.
-    pub async fn questions_braked(&self) -> Result<bool, RedisError> {
-        let count: i64 = self.any()?.exists(GPT_BRAKE).await?;
-        Ok(count > 0)
     }
 }

@@ -63,6 +63,11 @@ scripts! {
     gpt_finish after gpt;
     gpt_part;
     gpt_fail;
+    gpt_again;
+    gpt_pause after gpt;
+    gpt_resume after gpt;
+    gpt_worker after gpt;
+    gpt_settle after gpt;
     gpt_figures after gpt;
     gcra_take after ban gcra;
     reap;

@@ -152,6 +152,9 @@ impl socketioxide::handler::ConnectMiddleware<Adapter, Self> for ConnectMiddlewa
         timer.observe_duration();
         match checked.unwrap_or(Err(Refusal::Unavailable)) {
             Ok(Verified { handshake, refreshed }) => {
+                if let Some(place) = &client.place {
+                    place.release();
+                }
                 let session = Arc::new(Session::new(app.clone(), socket.id, handshake));
                 socket.on_fallback(Inlet(session.clone()));
                 socket.on_disconnect(Outlet(session.clone()));

@@ -13,44 +13,16 @@ use crate::redis::Act;
 
 /// How long a notice may take to leave before the transport is closed.
 const NOTICE_GRACE: Duration = Duration::from_millis(250);
-/// Entries of the control stream read at once, as `acts_after` does.
-const PAGE: usize = 100;
 
 /// Follows the control stream from `position` on, until stopped.
 pub async fn follow_control(
     app: Arc<App>,
-    mut position: String,
-    mut news: tokio::sync::watch::Receiver<u64>,
+    position: String,
+    news: tokio::sync::watch::Receiver<u64>,
     stop: CancellationToken,
 ) {
-    loop {
-        match app.redis.acts_after(&position).await {
-            Ok(acts) => {
-                let full = acts.len() >= PAGE;
-                for (at, act) in acts {
-                    position = at;
-                    match act {
-                        Some(act) => carry_out(&app, &act),
-                        None => tracing::warn!(position, "unknown act on the control stream"),
-                    }
-                }
-                if full {
-                    continue;
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%error, "control stream not read");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                continue;
-            }
-        }
-        tokio::select! {
-            changed = news.changed() => if changed.is_err() { return },
-            // A publish can be lost; the stream is not.
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
-            () = stop.cancelled() => return,
-        }
-    }
+    let acts = app.redis.follow_acts(position, news, |act| carry_out(&app, &act));
+    let _stopped = stop.run_until_cancelled(acts).await;
 }
 
 fn carry_out(app: &App, act: &Act) {

@@ -11,13 +11,14 @@ use socketioxide::socket::Sid;
 use super::App;
 use super::inbox::Inbox;
 use super::transport::Conn;
+use super::waiting::SessionPlace;
 use crate::auth::Refreshed;
 use crate::chat::UserRooms;
 use crate::guard::EventRate;
 use crate::model::{ClientAddress, Identity, RoomId, UnixMs, UserId};
 use crate::redis::OwnedSocket;
 
-/// What the accept loop found out about a request, for the handshake.
+/// What the front found out about a request, for the handshake.
 #[derive(Debug, Clone)]
 pub struct ClientInfo {
     /// Whose request it is.
@@ -26,6 +27,9 @@ pub struct ClientInfo {
     pub conn: Arc<Conn>,
     /// Whether that connection becomes a websocket.
     pub websocket: bool,
+    /// Its place among the sessions that have not said who they are, where it needed one. The engine keeps it as long as
+    /// the session, which is longer than the connection.
+    pub place: Option<Arc<SessionPlace>>,
 }
 
 /// The name under which this node writes to Redis; a new one when it lost its liveness.

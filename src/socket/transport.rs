@@ -3,6 +3,7 @@
 //! socketioxide has no public way to close a transport, and `disconnect()` tells JS clients to stay away for good. A
 //! connection that is shut down from our side looks like a lost network: the client comes back by itself.
 
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,7 +19,8 @@ use super::waiting::Place;
 /// One TCP connection, as others may act on it.
 #[derive(Debug)]
 pub struct Conn {
-    stream: Weak<TcpStream>,
+    /// Nothing while the connection moves from one runtime to another.
+    stream: Mutex<Weak<TcpStream>>,
     /// The address at the other end of the TCP connection.
     pub peer: SocketAddr,
     started: Instant,
@@ -43,7 +45,7 @@ impl Conn {
     /// The handle of a connection that was just accepted.
     pub fn new(stream: &Arc<TcpStream>, peer: SocketAddr) -> Self {
         Self {
-            stream: Arc::downgrade(stream),
+            stream: Mutex::new(Arc::downgrade(stream)),
             peer,
             started: Instant::now(),
             blocked_since: AtomicU64::new(0),
@@ -80,10 +82,34 @@ impl Conn {
         *self.stage() = Stage::Settled;
     }
 
+    fn stream(&self) -> MutexGuard<'_, Weak<TcpStream>> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the connection off its runtime, so that another can have it.
+    pub fn detach(&self, stream: Arc<TcpStream>) -> io::Result<std::net::TcpStream> {
+        // Whoever kills holds the lock, so from here on there is no other.
+        *self.stream() = Weak::new();
+        Arc::into_inner(stream).ok_or(io::ErrorKind::ResourceBusy)?.into_std()
+    }
+
+    /// Puts the connection on the current runtime.
+    pub fn attach(&self, stream: std::net::TcpStream) -> io::Result<Arc<TcpStream>> {
+        let stream = Arc::new(TcpStream::from_std(stream)?);
+        let mut attached = self.stream();
+        *attached = Arc::downgrade(&stream);
+        if self.is_killed() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        drop(attached);
+        Ok(stream)
+    }
+
     /// Shuts the transport down in both directions.
     pub fn kill(&self) {
+        let stream = self.stream();
         self.killed.store(true, Ordering::Relaxed);
-        if let Some(stream) = self.stream.upgrade() {
+        if let Some(stream) = stream.upgrade() {
             // A connection that is gone already is what is wanted.
             let _gone = SockRef::from(&*stream).shutdown(Shutdown::Both);
         }
@@ -91,7 +117,7 @@ impl Conn {
 
     /// Whether the connection still exists.
     pub fn is_open(&self) -> bool {
-        self.stream.strong_count() > 0
+        self.stream().strong_count() > 0
     }
 
     /// Whether [`Self::kill`] was called.

@@ -214,10 +214,13 @@ metrics! {
     /// `running` are being answered, `delayed` are tried again later, `waiting` stand behind others of their room or user. Only
     /// workers show it, each the same: use `max`.
     gpt_jobs: Known<1> = "roomcast_gpt_jobs" ["state" = ["ready", "running", "delayed", "waiting"]], "max by (state) (roomcast_gpt_jobs)";
-    /// For how long the oldest question that could be answered has waited for a worker; of the whole cluster, as above.
+    /// For how long the oldest question that could be answered has waited for a worker, without the time of pauses; of the
+    /// whole cluster, as above.
     gpt_oldest_wait: Known<0> = "roomcast_gpt_oldest_wait_seconds", "max(roomcast_gpt_oldest_wait_seconds)";
     /// Questions given up that are kept for operators; of the whole cluster, as above.
     gpt_dead_jobs: Known<0> = "roomcast_gpt_dead_jobs", "max(roomcast_gpt_dead_jobs)";
+    /// Whether an operator has paused the queue of questions: this worker takes none.
+    gpt_paused: IntGauge = "roomcast_gpt_paused", "max(roomcast_gpt_paused)";
     /// Questions that this worker is answering.
     gpt_answering: IntGauge = "roomcast_gpt_answering", "sum(roomcast_gpt_answering) / sum(roomcast_gpt_slots)";
     /// Questions that this worker can answer at once.
@@ -227,9 +230,9 @@ metrics! {
         "sum by (result) (rate(roomcast_gpt_attempts_total[5m]))";
     /// Questions that have ended, by result: a reply (`ok`), one cut short by who asked (`partial`), or the code of the error.
     gpt_replies_total: Labelled<1> = "roomcast_gpt_replies_total" ["result" = ["ok", "partial", "cancelled", "deadline", "room_busy", "user_busy",
-        "stalled", "unconfigured", "provider_unavailable", "rate_limited", "unauthorized", "context_too_long", "bad_stream", "timeout", "too_large", "refused"]],
+        "budget", "stalled", "unconfigured", "provider_unavailable", "rate_limited", "unauthorized", "context_too_long", "bad_stream", "timeout", "too_large", "refused"]],
         "sum by (result) (rate(roomcast_gpt_replies_total[5m]))";
-    /// How long a question waited from being queued to being claimed.
+    /// How long a question waited from being queued to being claimed, without the time of pauses.
     gpt_wait_seconds: Histogram = "roomcast_gpt_wait_seconds" in MODEL_SECONDS,
         "histogram_quantile(0.95, sum by (le) (rate(roomcast_gpt_wait_seconds_bucket[5m])))";
     /// How long the model takes to a first token, from the call.
@@ -238,7 +241,7 @@ metrics! {
     /// How long a claimed question takes to the end of its attempt.
     gpt_answer_duration_seconds: Histogram = "roomcast_gpt_answer_duration_seconds" in MODEL_SECONDS,
         "histogram_quantile(0.95, sum by (le) (rate(roomcast_gpt_answer_duration_seconds_bucket[5m])))";
-    /// Tokens of the model by kind, where the endpoint tells.
+    /// Tokens of the model by kind: as the endpoint counts them, or as counted here where it does not tell.
     gpt_tokens_total: Labelled<1> = "roomcast_gpt_tokens_total" ["kind" = ["prompt", "completion"]],
         "sum by (kind) (increase(roomcast_gpt_tokens_total[1h]))";
     /// Events of the whole cluster that wait to be archived. Only workers show it, each the same: use `max`.

@@ -64,6 +64,14 @@ struct CheckAnswer {
     owner: Option<String>,
 }
 
+/// Of the same answer what only the model is told. It is new and optional: what is no text is taken as none.
+#[derive(Deserialize)]
+struct PromptAnswer {
+    exist: bool,
+    #[serde(rename = "gptPrompt")]
+    gpt_prompt: Option<serde_json::Value>,
+}
+
 #[derive(Serialize)]
 struct UserRequest<'a> {
     #[serde(rename = "roomID", skip_serializing_if = "Option::is_none")]
@@ -103,6 +111,14 @@ impl Upstream {
             },
         )
         .await
+    }
+
+    /// Asks what the model is to be told in a room, where the service names something.
+    pub async fn room_prompt(&self, room: &RoomId) -> Result<Option<String>, UpstreamError> {
+        let request = CheckRequest { room, created_at: None };
+        let answer: PromptAnswer = self.post(Call::CheckRoom, &self.addresses.check_room, &request).await?;
+        let prompt = answer.gpt_prompt.filter(|_| answer.exist);
+        Ok(prompt.and_then(|prompt| prompt.as_str().map(str::to_owned)))
     }
 
     /// Asks for the rooms of a user; ids that cannot be room ids are left out.

@@ -172,6 +172,31 @@ async fn a_room_check_carries_created_at_as_it_came() {
 }
 
 #[tokio::test]
+async fn a_rooms_prompt_is_a_text_or_none() {
+    let service = Scripted::start(
+        200,
+        json!({"exist": true, "participants": [], "gptPrompt": "In verse."}),
+    )
+    .await;
+    let upstream = upstream(&service.url);
+    assert_eq!(
+        upstream.room_prompt(&room("r")).await.unwrap().as_deref(),
+        Some("In verse.")
+    );
+    assert_eq!(service.last().line, "POST /api/rooms/check-room");
+    assert_eq!(service.last().body, r#"{"roomID":"r"}"#);
+    for answer in [
+        json!({"exist": true, "participants": []}),
+        json!({"exist": true, "gptPrompt": null}),
+        json!({"exist": true, "gptPrompt": {"text": "In verse."}}),
+        json!({"exist": false, "gptPrompt": "In verse."}),
+    ] {
+        service.answer(200, &answer);
+        assert_eq!(upstream.room_prompt(&room("r")).await.unwrap(), None, "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn room_lists_leave_out_what_cannot_be_a_room() {
     let service = Scripted::start(200, json!({"rooms": ["a", "b{c}", 7, ""]})).await;
     let upstream = upstream(&service.url);

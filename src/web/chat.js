@@ -4,11 +4,12 @@ import { Composer } from './composer.js';
 import { Connection } from './connection.js';
 import { announce, byId } from './dom.js';
 import { Messages } from './messages.js';
+import { waiting } from './replies.js';
 import { Room } from './rooms.js';
 import { loadMarks, outboxOf, save, saveMark } from './session.js';
 import { Sidebar, renderPeople } from './sidebar.js';
 import { Status } from './status.js';
-import { explain, plural } from './words.js';
+import { explain, explainReply, plural } from './words.js';
 
 /** Rooms joined at once, so that their unread marks are live; others are joined when they are opened. */
 const JOINED_MAX = 40;
@@ -17,6 +18,8 @@ const MEMBER_RETRY_MS = 6_000;
 
 /** After a failure, older messages are not asked for again before this. */
 const OLDER_RETRY_MS = 5_000;
+/** A reply that is to be stopped and goes on for so long may be stopped once more. */
+const STOP_MS = 5_000;
 
 export class Chat {
   constructor({ io, roomcast, config, session, onEnded }) {
@@ -25,6 +28,11 @@ export class Chat {
     this.sidebar = new Sidebar({ onOpen: (room) => this.show(room) });
     this.messages = new Messages({
       me: this.me,
+      reply: {
+        onStop: (id) => this.#stop(this.open, id),
+        onAgain: (id, question) => this.#askAgain(this.open, id, question),
+        onDismiss: (id) => this.client.dismiss(this.open.id, id),
+      },
       onOlder: () => this.#older(),
       onEdit: (message) => this.#startEdit(message),
       onDelete: (message) => this.#askDelete(message),
@@ -123,6 +131,7 @@ export class Chat {
     client.on('closed', (closed) => this.#closed(this.#room(closed.roomID), closed));
     client.on('event', (event, { live }) => live && this.#event(this.#room(event.roomID), event));
     client.on('pending', ({ roomID }) => this.#draw(this.#room(roomID)));
+    client.on('replies', ({ roomID }) => this.rooms.has(roomID) && this.#replies(this.rooms.get(roomID)));
     client.on('roomUpdate', (update) => this.#roomUpdate(update));
     client.on('tokens', (tokens) => { this.session = save({ ...this.session, ...tokens }); });
     client.on('problem', (problem) => this.status.problem(explain(problem)));
@@ -170,13 +179,49 @@ export class Chat {
         room.news.add(event.id);
         if (room === this.open) {
           this.messages.arrived(1);
-          announce(`${event.username}: ${event.message}`);
+          announce(`${event.username}${event.cancelled ? ', stopped' : ''}: ${event.message}`);
         }
       }
       if (room !== this.open || this.messages.end) room.trim();
     }
     this.#draw(room);
     this.#read();
+  }
+
+  /** Replies change many times a second: drawn with the next frame, and alone. */
+  #replies(room) {
+    const news = room.replyNews();
+    if (room !== this.open) return;
+    for (const { state, gen, position, question, problem } of news) {
+      const mine = room.find(question)?.platformid === this.me;
+      if (state === 'failed') announce(explainReply(problem));
+      else if (state === 'writing') announce(gen > 1 ? 'The answer begins anew' : 'An answer is being written');
+      else if (position && mine) announce(waiting('your question', position));
+    }
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = undefined;
+      this.messages.render(this.open);
+    });
+  }
+
+  async #stop(room, id) {
+    room.stopping.add(id);
+    this.#draw(room);
+    setTimeout(() => room.stopping.delete(id) && this.#draw(room), STOP_MS);
+    try {
+      await this.client.cancel(room.id, id);
+    } catch (problem) {
+      room.stopping.delete(id);
+      // It had just ended.
+      if (problem.code !== 'not_found') this.status.problem(explain(problem));
+      this.#draw(room);
+    }
+  }
+
+  #askAgain(room, id, question) {
+    this.client.dismiss(room.id, id);
+    this.#send(question.message, { gpt: true });
+    this.composer.focus();
   }
 
   #roomUpdate({ roomID, participants, count }) {
@@ -212,11 +257,11 @@ export class Chat {
   }
 
   /** It waits in the outbox until the server has it, also when this page is loaded anew. */
-  #send(message) {
+  #send(message, more) {
     // Who answers has read what was new; what comes after an interruption is marked then.
     this.open.missed = undefined;
     this.messages.end = true;
-    this.client.send(this.open.id, { message }).catch((problem) => problem.code === 'outbox_full' && this.status.problem(explain(problem)));
+    this.client.send(this.open.id, { message, ...more }).catch((problem) => problem.code === 'outbox_full' && this.status.problem(explain(problem)));
     this.#draw(this.open);
   }
 

@@ -1,16 +1,20 @@
 // The messages of the open room: drawn by key, so that what has not changed stays where it is.
 
 import { avatar, byId, h, iconButton } from './dom.js';
+import { AUTHOR, ReplyRow, viewOf } from './replies.js';
 import { dayOf, explain, plural, timeOf } from './words.js';
 
 /** Messages of one person that follow within this time share a head. */
 const GROUP_MS = 5 * 60_000;
 /** As near to the end or the start as counts as being there, in pixels. */
 const NEAR_PX = 80;
+/** Who has scrolled up is not at the end, however near: what grows there would pull one back. */
+const LEFT_PX = 4;
 
 export class Messages {
-  constructor({ me, onOlder, onEdit, onDelete, onRetry, onDiscard, onRead }) {
-    Object.assign(this, { me, onOlder, onEdit, onDelete, onRetry, onDiscard, onRead, drawn: new Map() });
+  /** `reply` is what can be done with a reply, see `ReplyRow`. */
+  constructor({ me, reply, onOlder, onEdit, onDelete, onRetry, onDiscard, onRead }) {
+    Object.assign(this, { me, reply, onOlder, onEdit, onDelete, onRetry, onDiscard, onRead, drawn: new Map(), top: 0 });
     this.box = byId('messages');
     this.list = byId('message-list');
     this.jump = byId('jump');
@@ -26,12 +30,9 @@ export class Messages {
     this.end = true;
   }
 
-  get isAtEnd() {
-    return this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < NEAR_PX;
-  }
-
   toEnd() {
     this.box.scrollTop = this.box.scrollHeight;
+    this.top = this.box.scrollTop;
     this.end = true;
     this.fresh = 0;
     this.#jump();
@@ -59,7 +60,9 @@ export class Messages {
   }
 
   #scrolled() {
-    this.end = this.isAtEnd;
+    const { scrollHeight, scrollTop, clientHeight } = this.box;
+    this.end = scrollHeight - scrollTop - clientHeight < (scrollTop < this.top ? LEFT_PX : NEAR_PX);
+    this.top = scrollTop;
     if (this.end) {
       this.fresh = 0;
       this.onRead();
@@ -82,10 +85,15 @@ export class Messages {
       this.drawn.delete(key);
     }
     let next = this.list.firstChild;
-    for (const { key, look, draw } of parts) {
+    for (const { key, look, draw, reply } of parts) {
       const old = this.drawn.get(key);
       let element = old?.element;
-      if (old?.look !== look) {
+      if (reply) {
+        const row = old?.row ?? new ReplyRow(reply.id, this.reply);
+        row.show(viewOf(room, this.me, reply));
+        element = row.element;
+        this.drawn.set(key, { element, row });
+      } else if (old?.look !== look) {
         const focused = element?.contains(document.activeElement);
         element = draw();
         if (old) {
@@ -117,16 +125,28 @@ export class Messages {
     byId('loading').hidden = room.synced || Boolean(room.problem);
   }
 
-  /** Everything to show, in order, each with a key and what its look depends on. */
+  /** Everything to show, in order, each with a key and what its look depends on; replies see to their look themselves. */
   #parts(room) {
     const parts = [];
     let before;
+    const replies = room.replies;
+    const failed = replies.filter(({ state }) => state === 'failed');
+    const answer = (reply) => {
+      parts.push({ key: `message ${reply.id}`, reply });
+      before = { platformid: AUTHOR, ts: reply.ts ?? before?.ts };
+    };
     for (const message of room.messages) {
+      // Where it happened.
+      while (failed[0]?.failedAt < message.seq) answer(failed.shift());
       const day = dayOf(message.ts);
-      const newDay = !before || dayOf(before.ts) !== day;
+      const newDay = !before?.ts || dayOf(before.ts) !== day;
       if (newDay) parts.push({ key: `day ${day}`, look: day, draw: () => divider(day, 'day') });
       const missed = room.missed?.before === message.id;
       if (missed) parts.push({ key: 'missed', look: room.missed.label, draw: () => divider(room.missed.label, 'missed') });
+      if (message.kind === 'gpt') {
+        answer(message);
+        continue;
+      }
       const head = newDay || missed || before.platformid !== message.platformid || message.ts - before.ts > GROUP_MS;
       parts.push({
         key: `message ${message.id}`,
@@ -135,6 +155,9 @@ export class Messages {
       });
       before = message;
     }
+    failed.forEach(answer);
+    // What is written now is there first.
+    for (const state of ['writing', 'queued', 'asked']) replies.filter((reply) => reply.state === state).forEach(answer);
     for (const wish of room.pending) {
       const head = before?.platformid !== this.me;
       parts.push({ key: `wish ${wish.cid}`, look: `${head} ${wish.problem?.code}`, draw: () => this.#pending(wish, head) });
@@ -146,7 +169,7 @@ export class Messages {
   #message(message, head) {
     const mine = message.platformid === this.me;
     const name = mine ? 'You' : message.username;
-    const classes = ['message', mine && 'mine', head && 'head', message.gpt && 'gpt'].filter(Boolean).join(' ');
+    const classes = ['message', mine && 'mine', head && 'head'].filter(Boolean).join(' ');
     return h('li', { class: classes, tabindex: '-1', 'data-id': message.id },
       !mine && (head ? avatar(message.username) : h('span', { class: 'avatar-space' })),
       h('div', { class: 'body' },

@@ -12,6 +12,7 @@ export class Room {
     Object.assign(this, {
       id, client, timeline: client.timeline(id), people: undefined, count: undefined, news: new Set(), draft: '', readTs: undefined, newest: undefined,
       synced: false, atStart: false, loading: false, olderFrom: 0, closed: false, knocked: false, missed: undefined, problem: undefined,
+      stopping: new Set(), toldReplies: new Map(),
     });
   }
 
@@ -22,6 +23,11 @@ export class Room {
   /** What is on its way, or did not get there. */
   get pending() {
     return this.client.pending(this.id);
+  }
+
+  /** Replies of the model that are no messages yet. */
+  get replies() {
+    return this.client.replies(this.id);
   }
 
   get joined() {
@@ -69,6 +75,15 @@ export class Room {
     this.news.clear();
     this.readTs = Math.max(this.newest ?? 0, before ?? 0);
     return before !== this.readTs;
+  }
+
+  /** What is worth saying of replies under way, each once; their words are not. */
+  replyNews() {
+    const before = this.toldReplies;
+    const replies = this.replies;
+    this.toldReplies = new Map(replies.map((reply) => [reply.id, `${reply.state} ${reply.gen}`]));
+    for (const id of this.stopping) if (!this.toldReplies.has(id)) this.stopping.delete(id);
+    return replies.filter(({ id }) => before.get(id) !== this.toldReplies.get(id));
   }
 
   /** Forgets the oldest of very many; scrolling back brings them again. */

@@ -28,6 +28,30 @@ export function explain({ code, message } = {}) {
   return CODES[code] ?? (message ? `The server says: ${message}` : 'Something went wrong.');
 }
 
+const REPLIES = {
+  provider_unavailable: 'The model cannot be reached right now.',
+  rate_limited: 'The model has too much to do right now.',
+  timeout: 'The model took too long.',
+  bad_stream: 'The answer broke off in the middle.',
+  unauthorized: 'The model refuses this service. Whoever runs it has to look at that.',
+  context_too_long: 'This conversation is longer than the model can read.',
+  too_large: 'The answer became too long.',
+  refused: 'The model does not answer this question.',
+  room_busy: 'Too many questions of this room wait for an answer already.',
+  user_busy: 'Too many questions of the same person wait for an answer already.',
+  budget: 'The daily limit is reached. Ask again tomorrow.',
+  cancelled: 'Stopped before there was an answer.',
+  deadline: 'There was no answer in time.',
+  stalled: 'The answer failed again and again.',
+  unconfigured: 'No model is set up here.',
+  lost: 'It is not known what became of this answer.',
+};
+
+/** Why there is no reply of the model. */
+export function explainReply({ code, message } = {}) {
+  return REPLIES[code] ?? (message ? `The server says: ${message}` : 'There was no answer.');
+}
+
 const ENDED = {
   'Invalid refresh token': 'Your login belongs to somebody else. Log in again.',
   'Token refresh failed': 'Your login has ended. Log in again.',

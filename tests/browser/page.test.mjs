@@ -1,55 +1,26 @@
 // The page of the demo, as two people see it: ROOMCAST_E2E_BINARY=… node --test tests/browser/page.test.mjs
-// SHOTS=<folder> keeps the screenshots.
 
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-
-import { chromium } from 'playwright-core';
 
 import { Client } from '../e2e/lib/client.mjs';
 import { until } from '../e2e/lib/wait.mjs';
+import { DESKTOP, launch, PHONE, shoot, snap } from './browser.mjs';
 import { Person } from './people.mjs';
 import { startWorld } from './world.mjs';
 
-const FLAGS = [
-  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage',
-];
-const PHONE = { width: 390, height: 844 };
-const DESKTOP = { width: 1280, height: 800 };
-
 let world;
 let browser;
-let shots;
 
 before(async () => {
-  shots = process.env.SHOTS ?? mkdtempSync(join(tmpdir(), 'roomcast-shots-'));
-  mkdirSync(shots, { recursive: true });
   world = await startWorld();
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
+  browser = await launch();
 });
 
 after(async () => {
   await browser?.close();
   await world?.stop();
 });
-
-/** The page at both widths, light and dark. */
-async function shoot(person, name, { phone } = {}) {
-  for (const [width, viewport] of [['desktop', DESKTOP], ['phone', PHONE]]) {
-    await person.page.setViewportSize(viewport);
-    for (const colorScheme of ['light', 'dark']) {
-      await person.page.emulateMedia({ colorScheme });
-      if (width === 'phone') await phone?.();
-      await person.page.screenshot({ path: join(shots, `${name}-${width}-${colorScheme}.png`), animations: 'disabled' });
-    }
-  }
-  await person.page.setViewportSize(DESKTOP);
-  await person.page.emulateMedia({ colorScheme: 'light' });
-}
 
 /** Two people in a room of their own, on two nodes. */
 async function pair(t, room, [one, other] = [`ann-${room}`, `ben-${room}`]) {
@@ -113,22 +84,22 @@ test('two people on two nodes talk, edit and delete', async (t) => {
   await shoot(ann, 'chat', { phone: () => ann.page.evaluate(() => { document.getElementById('people').hidden = true; }) });
   await ann.page.setViewportSize(PHONE);
   await ann.page.click('#menu');
-  await ann.page.screenshot({ path: join(shots, 'drawer-phone-light.png'), animations: 'disabled' });
+  await snap(ann, 'drawer-phone-light');
   await ann.page.keyboard.press('Escape');
   assert.equal(await ann.page.evaluate(() => document.activeElement.id), 'menu');
   // On a phone a tap on one's own message shows what can be done with it; with a keyboard, arrows and a letter do.
   await ann.message('Good morning! Is the kettle on?').click();
   assert.ok(await ann.message('Good morning! Is the kettle on?').getByLabel('Edit this message').isVisible());
-  await ann.page.screenshot({ path: join(shots, 'tapped-phone-light.png'), animations: 'disabled' });
+  await snap(ann, 'tapped-phone-light');
   await ann.page.keyboard.press('ArrowDown');
   await ann.page.keyboard.press('ArrowDown');
   await ann.page.keyboard.press('Delete');
   await ann.sees('#delete-text', 'Coffee after all, please.');
-  await ann.page.screenshot({ path: join(shots, 'delete-phone-light.png'), animations: 'disabled' });
+  await snap(ann, 'delete-phone-light');
   await ann.page.keyboard.press('Escape');
   await ann.page.keyboard.press('e');
   assert.equal(await ann.page.inputValue('#text'), 'Coffee after all, please.');
-  await ann.page.screenshot({ path: join(shots, 'edit-phone-light.png'), animations: 'disabled' });
+  await snap(ann, 'edit-phone-light');
   await ann.page.keyboard.press('Escape');
   await ann.reads('It is. Tea or coffee?', 'Coffee after all, please.', 'Coming right up ☕');
   await ann.page.setViewportSize(DESKTOP);

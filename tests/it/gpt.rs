@@ -21,7 +21,7 @@ async fn model() -> (ScriptedModel, String) {
 }
 
 /// Two nodes and some workers that know the model.
-async fn world(workers: usize, settings: &[(&'static str, &str)]) -> (World, ScriptedModel, Vec<Worker>) {
+pub async fn world(workers: usize, settings: &[(&'static str, &str)]) -> (World, ScriptedModel, Vec<Worker>) {
     let (model, url) = model().await;
     let mut all = vec![("GPT_BASE_URL", url.as_str())];
     all.extend_from_slice(settings);
@@ -34,7 +34,7 @@ async fn world(workers: usize, settings: &[(&'static str, &str)]) -> (World, Scr
 }
 
 /// A protocol-2 client of a user in room-0.
-async fn member(world: &World, node: usize, user: usize) -> Client {
+pub async fn member(world: &World, node: usize, user: usize) -> Client {
     let mut auth = crate::support::auth(user);
     auth["proto"] = json!(2);
     let client = world.client(node, user).auth(auth).connect().await.unwrap();
@@ -43,20 +43,20 @@ async fn member(world: &World, node: usize, user: usize) -> Client {
 }
 
 /// Asks, and returns the reply's id.
-async fn ask(client: &Client, text: &str) -> String {
+pub async fn ask(client: &Client, text: &str) -> String {
     let ack = send(client, "room-0", &format!("@gpt {text}")).await;
     format!("{}-r", ack["id"].as_str().unwrap())
 }
 
 /// The final message of a reply.
-async fn reply(client: &Client, id: &str) -> Value {
+pub async fn reply(client: &Client, id: &str) -> Value {
     let id = id.to_owned();
     let reply = client.expect_where("message", move |args| args[0]["id"] == id.as_str());
     reply.await.unwrap()[0].clone()
 }
 
 /// The error that ends a reply.
-async fn error(client: &Client, id: &str) -> Value {
+pub async fn error(client: &Client, id: &str) -> Value {
     let id = id.to_owned();
     let error = client.expect_where("gpt:error", move |args| args[0]["id"] == id.as_str());
     error.await.unwrap()[0].clone()
@@ -79,7 +79,7 @@ fn pieces(client: &Client, id: &str) -> String {
 }
 
 /// Waits until nothing is open: what is left in Redis is what autoscaling reads.
-async fn idle(world: &World) {
+pub async fn idle(world: &World) {
     until("the queue is empty", Duration::from_secs(20), || async {
         world.redis.cli(&["ZCARD", "rc:{gpt}:open"]).await == ["0"]
     })

@@ -1,6 +1,7 @@
 //! What operators do, on the command line and over `/admin`, and what it does on every node.
 
 mod admin;
+mod queue;
 
 use std::collections::HashMap;
 use std::process::Stdio;

@@ -9,6 +9,7 @@ mod nodes;
 mod op;
 mod run;
 mod server;
+mod spending;
 mod spoil;
 mod time;
 mod trim;
@@ -132,6 +133,33 @@ fn sockets_of_dead_nodes_are_reaped_as_in_the_model() {
         &nodes::acts(),
         Server::start_cluster,
         async |server, acts| nodes::run(server, &acts).await,
+    );
+    assert!(
+        server.script_commands > 100,
+        "only {} commands of scripts were seen",
+        server.script_commands
+    );
+}
+
+#[test]
+fn tokens_are_counted_and_refused_as_in_the_model() {
+    check_on(
+        64,
+        kept!("spending"),
+        &spending::acts(true),
+        Server::start,
+        async |server, acts| spending::run(server, &acts).await,
+    );
+}
+
+#[test]
+fn settlements_on_a_cluster_touch_only_keys_of_one_slot_that_they_name() {
+    let server = check_on(
+        16,
+        kept!("spending"),
+        &spending::acts(false),
+        Server::start_cluster,
+        async |server, acts| spending::run(server, &acts).await,
     );
     assert!(
         server.script_commands > 100,

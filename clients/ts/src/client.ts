@@ -4,8 +4,10 @@ import { Emitter } from './emitter.js';
 import { Link, type ConnectionState, type LinkOptions } from './link.js';
 import { Outbox, type MessagePayload, type OutboxEntry } from './outbox.js';
 import {
-  failure, isRoomEvent, RoomcastError, type Cursor, type Notice, type PageInfo, type Receipt, type RoomEvent, type RoomUpdate, type Tokens,
+  failure, isRoomEvent, RoomcastError, type Cursor, type GptDelta, type GptError, type GptQueued, type GptReset, type Notice, type PageInfo, type Receipt,
+  type RoomEvent, type RoomUpdate, type Tokens,
 } from './protocol.js';
+import { Replies, type Reply } from './replies.js';
 import { Rooms, type Page } from './rooms.js';
 import { Sender } from './sender.js';
 import { memoryStorage, type OutboxStorage } from './storage.js';
@@ -39,6 +41,13 @@ export interface ClientEvents {
   failed: [OutboxEntry, RoomcastError];
   /** What `pending` answers for this room has changed. */
   pending: [{ roomID: string }];
+  /** What `replies` answers for this room has changed. */
+  replies: [{ roomID: string }];
+  /** A reply of the model, as the server tells of it; `replies` puts it together. */
+  'gpt:queued': [GptQueued];
+  'gpt:delta': [GptDelta];
+  'gpt:reset': [GptReset];
+  'gpt:error': [GptError];
   /** The outbox could not be stored: a reload would lose it. */
   unsaved: [unknown];
   roomUpdate: [RoomUpdate];
@@ -56,6 +65,7 @@ export class RoomcastClient extends Emitter<ClientEvents> {
   readonly #link: Link;
   readonly #rooms: Rooms;
   readonly #sender: Sender;
+  readonly #replies: Replies;
   readonly #timelines = new Map<string, Timeline>();
 
   constructor({ storage = memoryStorage(), ...link }: ClientOptions) {
@@ -77,7 +87,12 @@ export class RoomcastClient extends Emitter<ClientEvents> {
       closed: (roomID, { code, message }) => {
         this.emit('closed', { roomID, code, message });
         this.#sender.fail(roomID, { code, message });
+        this.#replies.drop(roomID);
       },
+    });
+    this.#replies = new Replies({
+      changed: (roomID) => this.emit('replies', { roomID }),
+      seq: (roomID) => this.#rooms.position(roomID)?.seq,
     });
     const outbox = new Outbox(storage, (error) => this.emit('unsaved', error));
     this.#sender = new Sender(outbox, this.#link, {
@@ -104,6 +119,7 @@ export class RoomcastClient extends Emitter<ClientEvents> {
   /** Disconnects; unsent messages stay in the storage. */
   close(): void {
     this.#sender.close();
+    this.#replies.clear();
     this.#link.close();
   }
 
@@ -115,7 +131,9 @@ export class RoomcastClient extends Emitter<ClientEvents> {
   /** Ends the live delivery of a room; the user stays a participant. */
   async leave(roomID: string): Promise<void> {
     this.#timelines.delete(roomID);
-    if (this.#rooms.drop(roomID) && this.#link.isOnline) await this.ask('leave', { roomID });
+    const wasWanted = this.#rooms.drop(roomID);
+    this.#replies.drop(roomID);
+    if (wasWanted && this.#link.isOnline) await this.ask('leave', { roomID });
   }
 
   /** Whether the room is joined on this connection. */
@@ -169,6 +187,21 @@ export class RoomcastClient extends Emitter<ClientEvents> {
     return this.ask('deleteMessage', { roomID, id }) as Promise<Receipt>;
   }
 
+  /** Replies of the model that are no messages yet: asked for, being written, or failed; in the order asked. */
+  replies(roomID: string): Reply[] {
+    return this.#replies.list(roomID);
+  }
+
+  /** Ends a reply to one's own question: what is being written stays as far as it has come, what waits gets no reply. */
+  async cancel(roomID: string, id: string): Promise<void> {
+    await this.ask('gpt:cancel', { roomID, id });
+  }
+
+  /** Forgets a reply that has failed. */
+  dismiss(roomID: string, id: string): void {
+    this.#replies.dismiss(roomID, id);
+  }
+
   /** Up to 50 messages before a server time, ascending; they are added to the timeline, if there is one. */
   async older(roomID: string, timestamp: number): Promise<RoomEvent[]> {
     const page = (await this.ask('loadMoreMessages_for_room', { roomId: roomID, timestamp })) as RoomEvent[];
@@ -201,6 +234,10 @@ export class RoomcastClient extends Emitter<ClientEvents> {
       case 'security:notice': return this.emit('notice', payload as Notice);
       case 'server:drain': return this.emit('drain', payload as { afterMs: number });
       case 'token:refresh': return this.emit('tokens', payload as Tokens);
+      case 'gpt:queued': return this.#reply(name, payload as GptQueued, (told) => this.#replies.queued(told));
+      case 'gpt:delta': return this.#reply(name, payload as GptDelta, (told) => this.#replies.delta(told));
+      case 'gpt:reset': return this.#reply(name, payload as GptReset, (told) => this.#replies.reset(told));
+      case 'gpt:error': return this.#reply(name, payload as GptError, (told) => this.#replies.error(told));
       case 'errorMessage': return this.emit('problem', payload as { code: string; message: string });
       default:
         if (isRoomEvent(payload)) this.#rooms.event(payload);
@@ -208,24 +245,38 @@ export class RoomcastClient extends Emitter<ClientEvents> {
     }
   }
 
+  /** Pieces of a room that is not wanted any more are nobody's. */
+  #reply<Name extends 'gpt:queued' | 'gpt:delta' | 'gpt:reset' | 'gpt:error'>(
+    name: Name, told: ClientEvents[Name][0], take: (told: ClientEvents[Name][0]) => void,
+  ): void {
+    if (!this.#rooms.isWanted(told.roomID)) return;
+    take(told);
+    this.emit(name, ...([told] as ClientEvents[Name]));
+  }
+
   #page(page: Page): void {
-    const { roomID, events, reset, lost } = page;
+    const { roomID, events, reset, lost, gpt } = page;
     if (reset) {
       if (lost) this.emit('lost', { roomID });
       this.#timelines.get(roomID)?.reset(events);
       this.#sender.forgetAcked(roomID);
-      for (const event of events) this.#sender.seen(event);
+      for (const event of events) {
+        this.#sender.seen(event);
+        this.#replies.seen(event, false);
+      }
       this.emit('reset', { roomID, events, lost });
     } else {
       for (const event of events) this.#deliver(event, false);
     }
+    this.#replies.joined(roomID, gpt);
     this.emit('synced', page);
   }
 
   #deliver(event: RoomEvent, live: boolean): void {
     this.#timelines.get(event.roomID)?.apply(event);
-    // First, so that nobody sees a message both arrived and on its way.
+    // First, so that nobody sees a message both arrived and on its way, or a reply both written and being written.
     this.#sender.seen(event);
+    this.#replies.seen(event, live);
     this.emit('event', event, { live });
   }
 }

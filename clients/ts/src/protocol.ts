@@ -34,6 +34,59 @@ export interface PageInfo {
   recovered: boolean;
   /** Whether the page ends below the room's newest event. */
   more: boolean;
+  /** Replies that are being written. */
+  gpt?: PartOfReply[];
+}
+
+/** A reply that is being written, as far as it has come: pieces of the same `gen` behind `idx` follow; -1 = none yet. */
+export interface PartOfReply {
+  id: string;
+  gen: number;
+  idx: number;
+  text: string;
+}
+
+/** `gpt:queued`: the question was taken in; `position` others of the room are before it. */
+export interface GptQueued {
+  roomID: string;
+  id: string;
+  position: number;
+}
+
+/** `gpt:delta`: a piece of a reply. A higher `gen` begins anew, `idx` counts from 0. */
+export interface GptDelta {
+  roomID: string;
+  id: string;
+  gen: number;
+  idx: number;
+  text: string;
+}
+
+/** `gpt:reset`: what was written so far does not count. */
+export interface GptReset {
+  roomID: string;
+  id: string;
+  gen: number;
+}
+
+/** `gpt:error`: there will be no reply. */
+export interface GptError {
+  roomID: string;
+  id: string;
+  code: string;
+  message: string;
+  /** Whether asking again may help. */
+  retryable: boolean;
+}
+
+/** A reply as the message that it ends as. */
+export interface GptMessage extends RoomEvent {
+  kind: 'gpt';
+  message: string;
+  /** The message that asked. */
+  replyTo: string;
+  /** It was ended before its time, and is as long as it was then. */
+  cancelled?: true;
 }
 
 /** The ack of a stored event. */
@@ -100,6 +153,9 @@ export function isRoomEvent(value: unknown): value is RoomEvent {
   const event = value as RoomEvent | null;
   return typeof event === 'object' && event !== null && typeof event.roomID === 'string' && typeof event.seq === 'number' && typeof event.epoch === 'string';
 }
+
+/** Whether an event is the end of a reply, the message that has the whole of it. */
+export const isGptMessage = (event: RoomEvent): event is GptMessage => event.kind === 'gpt';
 
 /** A failed ack in one form, whatever was answered. */
 export function failure(answer: unknown): Failure {

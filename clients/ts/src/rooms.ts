@@ -2,7 +2,7 @@
 
 import { waitMs } from './backoff.js';
 import { RoomCursor, type Step, type Want } from './cursor.js';
-import { failure, isRetryable, type Cursor, type Failure, type PageInfo, type RoomEvent } from './protocol.js';
+import { failure, isRetryable, type Cursor, type Failure, type PageInfo, type PartOfReply, type RoomEvent } from './protocol.js';
 
 /** Joins asked for at once: enough to fill a round trip, few enough that the first ones are answered first. */
 const JOINS_AT_ONCE = 4;
@@ -30,6 +30,8 @@ export interface Page {
   reset: boolean;
   /** Whether events may be missing between what was known and this. */
   lost: boolean;
+  /** Replies of the model that are being written. */
+  gpt: readonly PartOfReply[];
 }
 
 export interface RoomsHandlers {
@@ -145,7 +147,7 @@ export class Rooms {
     if (isLive && position?.epoch === info.epoch && info.topSeq <= position.seq) return;
     const { deliver, reset, lost } = room.cursor.page(events, info);
     room.more = info.more && info.recovered;
-    this.#on.page({ roomID: room.id, events: deliver, reset, lost });
+    this.#on.page({ roomID: room.id, events: deliver, reset, lost, gpt: info.gpt ?? [] });
   }
 
   lost(roomID: string): void {

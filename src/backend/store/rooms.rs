@@ -17,6 +17,7 @@ pub struct Participant {
 pub struct Room {
     pub created_at: Option<i64>,
     pub owner: Option<String>,
+    pub gpt_prompt: Option<String>,
     pub participants: Vec<Participant>,
 }
 
@@ -34,7 +35,7 @@ impl Store {
     /// The room, unless it never was or everyone left.
     pub async fn room(&self, room_id: &str) -> Result<Option<Room>, sqlx::Error> {
         let mut link = self.read().await?;
-        let sql = "SELECT created_at, owner FROM rooms WHERE room_id = $1 AND gone = 0";
+        let sql = "SELECT created_at, owner, gpt_prompt FROM rooms WHERE room_id = $1 AND gone = 0";
         let Some(row) = link.first(sql, &[room_id.into()]).await? else {
             return Ok(None);
         };
@@ -53,6 +54,7 @@ impl Store {
         Ok(Some(Room {
             created_at: row.maybe_int(0)?,
             owner: row.maybe_text(1)?,
+            gpt_prompt: row.maybe_text(2)?,
             participants,
         }))
     }
@@ -81,15 +83,17 @@ impl Store {
         room_id: &str,
         created_at: Option<i64>,
         owner: Option<&str>,
+        gpt_prompt: Option<&str>,
         participants: &[Participant],
     ) -> Result<Creation, sqlx::Error> {
         let mut link = self.write().await?;
         let created = link
             .execute(
-                "INSERT INTO rooms (room_id, created_at, owner) VALUES ($1, $2, $3)
+                "INSERT INTO rooms (room_id, created_at, owner, gpt_prompt) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (room_id) DO UPDATE
-                     SET gone = 0, created_at = excluded.created_at, owner = excluded.owner WHERE rooms.gone = 1",
-                &[room_id.into(), created_at.into(), owner.into()],
+                     SET gone = 0, created_at = excluded.created_at, owner = excluded.owner,
+                         gpt_prompt = excluded.gpt_prompt WHERE rooms.gone = 1",
+                &[room_id.into(), created_at.into(), owner.into(), gpt_prompt.into()],
             )
             .await?
             > 0;
@@ -147,7 +151,8 @@ impl Store {
         let deserted = link.first(sql, &[room_id.into()]).await?.is_none();
         if deserted {
             link.execute(
-                "UPDATE rooms SET gone = 1, created_at = NULL, owner = NULL, cleared_ts = $2 WHERE room_id = $1",
+                "UPDATE rooms SET gone = 1, created_at = NULL, owner = NULL, gpt_prompt = NULL, cleared_ts = $2
+                 WHERE room_id = $1",
                 &[room_id.into(), now.into()],
             )
             .await?;

@@ -79,7 +79,7 @@ async fn a_forged_room_is_told_apart_from_a_missing_one() {
     let path = "/api/rooms/check-room";
     let created_at = 1_700_000_000_123_i64;
     let room = json!({
-        "roomID": "r", "createdAt": "2023-11-14T22:13:20.123Z", "owner": "p1",
+        "roomID": "r", "createdAt": "2023-11-14T22:13:20.123Z", "owner": "p1", "gptPrompt": "Answer in verse.",
         "participants": [{ "platformid": "p1", "nickname": "user1" }],
     });
     assert_eq!(server.post("/api/rooms/create-room", room).await.0, 201);
@@ -91,6 +91,7 @@ async fn a_forged_room_is_told_apart_from_a_missing_one() {
     ] {
         let answer = server.ok(path, json!({ "roomID": "r", "createdAt": time })).await;
         assert_eq!((&answer["exist"], &answer["owner"]), (&json!(true), &json!("p1")));
+        assert_eq!(answer["gptPrompt"], "Answer in verse.");
     }
     let forged = json!({ "roomID": "r", "createdAt": created_at + 1 });
     assert_eq!(

@@ -20,7 +20,7 @@ pub(super) struct Endpoint {
     pub(super) breaker: Arc<Breaker>,
     url: Url,
     bearer: Option<HeaderValue>,
-    model: String,
+    model: Arc<str>,
     /// Whether the model there takes the limit of a reply only under its newer name; found out by asking.
     completion_field: AtomicBool,
 }
@@ -71,7 +71,7 @@ pub(super) fn from_settings(config: &Config) -> Result<Vec<Arc<Endpoint>>, Confi
                 breaker: Arc::new(Breaker::new(label)),
                 url,
                 bearer: bearer(&of_all_or_each(&keys, index))?,
-                model: of_all_or_each(&models, index),
+                model: of_all_or_each(&models, index).into(),
                 completion_field: AtomicBool::new(false),
             }))
         })
@@ -117,7 +117,7 @@ impl Endpoint {
         let until = Instant::now() + limits.first_token;
         let answer = timeout_at(until, self.call(client, prompt, temperature)).await;
         match answer.unwrap_or(Err(ProviderError::Timeout("first token"))) {
-            Ok(response) => ReplyStream::begin(response, limits, until, permit).await,
+            Ok(response) => ReplyStream::begin(response, self.model.clone(), limits, until, permit).await,
             Err(error) => {
                 permit.failed(&error, std::time::Instant::now());
                 Err(error)

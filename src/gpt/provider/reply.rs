@@ -1,6 +1,7 @@
 //! A reply as it comes: events become pieces, until the end or the first fault.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Response;
@@ -25,6 +26,7 @@ pub(super) struct Limits {
 /// A reply under way; dropping it ends the call.
 pub struct ReplyStream {
     response: Response,
+    model: Arc<str>,
     parser: sse::Parser,
     limits: Limits,
     permit: Permit,
@@ -45,12 +47,14 @@ impl ReplyStream {
     /// Waits for the first piece; an error means that there was none.
     pub(super) async fn begin(
         response: Response,
+        model: Arc<str>,
         limits: &Limits,
         until: Instant,
         permit: Permit,
     ) -> Result<Self, ProviderError> {
         let mut reply = Self {
             response,
+            model,
             parser: sse::Parser::default(),
             limits: limits.clone(),
             permit,
@@ -70,6 +74,11 @@ impl ReplyStream {
             reply.read().await;
         }
         Ok(reply)
+    }
+
+    /// The name of the model that writes it, as in the settings.
+    pub fn model(&self) -> &Arc<str> {
+        &self.model
     }
 
     /// The next piece; `None` after [`Piece::End`], an error again and again after a fault.

@@ -98,7 +98,9 @@ fn reply(script: &Script, pace: Duration, words_of_prompt: usize, max_tokens: Op
         None => {
             parts.push(chunk(json!({}), json!(finish)));
             let usage = json!({ "prompt_tokens": words_of_prompt, "completion_tokens": completion });
-            parts.push(event(&json!({ "choices": [], "usage": usage }).to_string()));
+            if script.counts {
+                parts.push(event(&json!({ "choices": [], "usage": usage }).to_string()));
+            }
             parts.push(event("[DONE]"));
         }
     }
@@ -127,6 +129,7 @@ fn words(script: &Script) -> Vec<String> {
         Content::Huge => return vec!["x".repeat(HUGE_WORD); HUGE / HUGE_WORD],
         Content::Html => HTML.to_owned(),
         Content::Control => CONTROL.to_owned(),
+        Content::System => script.text.clone(),
         Content::Echo if script.text.is_empty() => "You asked nothing.".to_owned(),
         Content::Echo => format!("You asked: {}", script.text),
     };

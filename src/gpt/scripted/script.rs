@@ -29,6 +29,7 @@ pub(super) enum Content {
     Huge,
     Html,
     Control,
+    System,
 }
 
 /// The commands of a question, and its text after them.
@@ -43,6 +44,7 @@ pub(super) struct Script {
     pub(super) wait: Duration,
     pub(super) content: Content,
     pub(super) finish: &'static str,
+    pub(super) counts: bool,
     pub(super) text: String,
 }
 
@@ -79,6 +81,7 @@ impl Script {
             wait: Duration::from_secs(1),
             content: Content::Echo,
             finish: "stop",
+            counts: true,
             text,
         }
     }
@@ -117,6 +120,8 @@ impl Script {
             ("huge", None) => self.content = Content::Huge,
             ("html", None) => self.content = Content::Html,
             ("control", None) => self.content = Content::Control,
+            ("system", None) => self.content = Content::System,
+            ("no usage", None) => self.counts = false,
             ("length", None) => self.finish = "length",
             ("filter", None) => self.finish = "content_filter",
             _ => return false,

@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{BusItem, Tasks};
 use crate::model::RoomId;
-use crate::redis::keys::{CONTROL, room_of_channel};
+use crate::redis::keys::room_of_channel;
 use crate::redis::log::read_live;
 use crate::telemetry::trace::{self, Step};
 
@@ -21,7 +21,7 @@ pub(super) async fn receive(tasks: Arc<Tasks>) {
                 tasks.metrics.lagged.inc_by(missed);
                 tracing::warn!(missed, "bus overflow: refilling every joined room");
                 tasks.announce_gap().await;
-                tasks.tell_control();
+                tasks.news.tell_all();
             }
             Err(RecvError::Closed) => return,
         }
@@ -30,9 +30,7 @@ pub(super) async fn receive(tasks: Arc<Tasks>) {
 
 async fn dispatch(tasks: &Tasks, message: Message) {
     let Some(room) = room_of_channel(&message.channel) else {
-        if &*message.channel == CONTROL {
-            tasks.tell_control();
-        } else {
+        if !tasks.news.tell(&message.channel) {
             tasks.canaries.hear(&message.channel);
         }
         return;

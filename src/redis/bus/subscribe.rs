@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 
 use super::{Request, Tasks};
 use crate::model::RoomId;
-use crate::redis::keys::CONTROL;
 use crate::redis::{RedisError, sharded};
 
 /// Channels in one SUBSCRIBE: large enough for thousands of rooms after a reconnect, small enough not to block others.
@@ -33,7 +32,7 @@ pub(super) async fn subscribe(tasks: Arc<Tasks>, mut requests: mpsc::UnboundedRe
                     stale = false;
                     tasks.metrics.resubscribes.inc();
                     tasks.announce_gap().await;
-                    tasks.tell_control();
+                    tasks.news.tell_all();
                 }
                 // Requests go on being answered below, with their own errors.
                 Err(error) => tracing::debug!(%error, "cannot subscribe yet"),
@@ -109,10 +108,10 @@ async fn apply(tasks: &Tasks, rooms: &mut HashSet<RoomId>, batch: &mut Vec<Reque
 }
 
 impl Tasks {
-    /// Subscribes to everything that should be subscribed: the control channel, the canaries and the rooms.
+    /// Subscribes to everything that should be subscribed: the channels of news, the canaries and the rooms.
     async fn subscribe_all(&self, rooms: &HashSet<RoomId>) -> Result<(), RedisError> {
         self.ready()?;
-        self.client.subscribe(CONTROL).await?;
+        self.news.subscribe(&self.client).await?;
         self.send(Verb::Subscribe, self.canaries.channels()).await?;
         let channels: Vec<String> = rooms.iter().map(|room| self.keys.live(room)).collect();
         for chunk in channels.chunks(BATCH) {

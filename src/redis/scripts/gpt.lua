@@ -7,19 +7,31 @@
 --
 -- A finished job is followed by jobs whose keys are not known before: they are made from the names in the job, and share
 -- the slot of the keys that are named.
+--
+-- While the queue is paused (`since` in rc:{gpt}:pause) no worker takes a job, and its clock stands still: `total` there is
+-- for how long it was paused in all. Deadlines are times of that clock, so that a pause ends no question.
 local READY, PREFIX, GROUP = 'rc:{gpt}:ready', 'rc:{gpt}:', 'workers'
 
 local function job_key(job) return PREFIX .. 'job:' .. job end
+
+-- Tokens of a user or a room since midnight UTC, when the key expires.
+local function spent_key(kind, name) return PREFIX .. 'spent:' .. kind .. ':' .. name end
 
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Puts a job where workers take it from.
+local function clock_ms()
+  local pause = redis.call('HMGET', PREFIX .. 'pause', 'since', 'total')
+  return (tonumber(pause[1] or '') or now_ms()) - (tonumber(pause[2] or '') or 0)
+end
+
+-- Puts a job where workers take it from, with the queue's time, and wakes them.
 local function make_ready(job)
   redis.call('HSET', job_key(job), 'state', 'ready')
-  redis.call('XADD', READY, '*', 'j', job)
+  redis.call('XADD', READY, '*', 'j', job, 'c', string.format('%d', clock_ms()))
+  redis.call('PUBLISH', READY, '')
 end
 
 -- A job is the first of its room: it waits for its user, and is ready when it is the first there too.

@@ -2,12 +2,20 @@
 --
 -- KEYS  1 the job
 -- ARGV  1 worker  2 entry of the stream of ready jobs  3 '1' when another worker had it and fell silent
--- Returns { room, question, user, trace, generation, stalls, ms left }, or an empty list when the job is over or not this
--- entry's any more.
-local job = redis.call('HMGET', KEYS[1], 'room', 'question', 'user', 'trace', 'deadline')
+--       4 tokens of a user in a day  5 tokens of a room in a day; 0 = any number
+-- Returns { room, question, user, trace, generation, attempt, stalls, ms left }, with 'user' or 'room' behind it when that
+-- one's tokens of the day are used up; or an empty list when the job is over or not this entry's any more.
+local user_max, room_max = tonumber(ARGV[4]), tonumber(ARGV[5])
+if not user_max or not room_max then return redis.error_reply('ERR gpt_claim: bad arguments') end
+local job = redis.call('HMGET', KEYS[1], 'room', 'question', 'user', 'trace', 'deadline', 'base')
 if not job[1] then return {} end
+local function is_spent(kind, name, most)
+  return most > 0 and (tonumber(redis.call('GET', spent_key(kind, name)) or '0') or 0) >= most
+end
+local spent = is_spent('user', job[3], user_max) and 'user' or is_spent('room', job[1], room_max) and 'room' or nil
+local left = math.max(0, tonumber(job[5]) - clock_ms())
 local generation = redis.call('HINCRBY', KEYS[1], 'gen', 1)
 local stalls = redis.call('HINCRBY', KEYS[1], 'stalls', ARGV[3])
 redis.call('HSET', KEYS[1], 'state', 'running', 'worker', ARGV[1], 'entry', ARGV[2])
-return { job[1], job[2], job[3], job[4], string.format('%d', generation), string.format('%d', stalls),
-  string.format('%d', math.max(0, tonumber(job[5]) - now_ms())) }
+return { job[1], job[2], job[3], job[4], string.format('%d', generation),
+  string.format('%d', generation - tonumber(job[6] or '0')), string.format('%d', stalls), string.format('%d', left), spent }

@@ -3,7 +3,7 @@
 -- KEYS  1 ready jobs  2 delayed jobs  3 all open jobs
 -- ARGV  1 jobs at most  2 grace after the deadline, ms: whoever is at it ends it better
 -- Returns the jobs that are past their deadline.
-local now, limit = now_ms(), tonumber(ARGV[1])
+local now, clock, limit = now_ms(), clock_ms(), tonumber(ARGV[1])
 for _, job in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, limit)) do
   redis.call('ZREM', KEYS[2], job)
   if redis.call('EXISTS', job_key(job)) == 1 then make_ready(job) end
@@ -20,4 +20,4 @@ for _, fields in ipairs(group) do
     redis.call('XTRIM', KEYS[1], 'MINID', oldest)
   end
 end
-return redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now - tonumber(ARGV[2]), 'LIMIT', 0, limit)
+return redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', clock - tonumber(ARGV[2]), 'LIMIT', 0, limit)

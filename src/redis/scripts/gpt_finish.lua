@@ -1,10 +1,22 @@
--- gpt_finish: forgets a job that has ended and lets its room and its user go on. Repeating it is harmless.
+-- gpt_finish: forgets a job that has ended and lets its room and its user go on; one that was given up is kept for operators,
+-- in the same step, so that there is one dead letter of it. Repeating it is harmless.
 --
 -- KEYS  1 ready jobs  2 the job  3 open jobs of the room  4 first jobs of the user  5 all open jobs  6 delayed jobs
--- ARGV  1 job  2 entry, or '' = as the job knows
+--       7 dead letters
+-- ARGV  1 job  2 why it was given up, or ''  3 its room's partition  4 dead letters at most
 -- Returns 1 when it was open.
 local job = ARGV[1]
-local entry = ARGV[2] ~= '' and ARGV[2] or redis.call('HGET', KEYS[2], 'entry')
+local reason, letters_max = ARGV[2], tonumber(ARGV[4])
+if not letters_max then return redis.error_reply('ERR gpt_finish: bad arguments') end
+-- wrong key types fail here, before anything is written
+redis.call('XLEN', KEYS[7])
+local known = redis.call('HMGET', KEYS[2], 'room', 'question', 'user', 'trace', 'gen', 'base', 'entry')
+if known[1] and reason ~= '' then
+  redis.call('XADD', KEYS[7], 'MAXLEN', '~', letters_max, '*', 'room', known[1], 'question', known[2], 'user', known[3],
+    'trace', known[4], 'gen', known[5], 'attempts', string.format('%d', known[5] - (known[6] or 0)), 'code', reason,
+    'p', ARGV[3])
+end
+local entry = known[7]
 if entry then redis.call('XACK', KEYS[1], GROUP, entry) end
 local open = redis.call('DEL', KEYS[2])
 redis.call('ZREM', KEYS[5], job)

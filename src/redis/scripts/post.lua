@@ -100,6 +100,7 @@ for n = 1, count do
       backlog = redis.call('INCRBY', archive_bytes, #json + ENTRY_BYTES)
       if asks then
         redis.call('XADD', outbox, 'MAXLEN', '~', OUTBOX_MAX, '*', 'r', room_id, 'i', id, 'u', user, 't', trace)
+        redis.call('PUBLISH', 'rc:{gpt}:asked', '') -- wakes the workers, on a cluster those of every server
       end
       if kind == 'delete' then
         redis.call('ZADD', gone, ts, target)

@@ -78,10 +78,10 @@ export async function startNode(world, { name, env = {}, port, opsPort, probe = 
   return { url: `http://127.0.0.1:${port}`, port, opsPort, child };
 }
 
-async function startWorker(world) {
+async function startWorker(world, name = 'worker') {
   const opsPort = await freePort();
   const child = new Child({
-    name: 'worker',
+    name,
     dir: world.dir,
     command: ROOMCAST_E2E_BINARY,
     args: ['worker'],
@@ -122,6 +122,7 @@ export async function startWorld(name) {
     world.worker = await keep(startWorker(world));
     world.children = started;
     world.restartRedis = async () => { world.redis = await keep(startRedis(world)); };
+    world.startWorker = (name) => keep(startWorker(world, name));
     world.restartBackend = async () => { world.backend = await keep(startBackend(world)); };
   } catch (error) {
     await world.stop();

@@ -47,7 +47,7 @@ export function open(t, nodes, person, options = {}) {
   t.after(() => client.close());
   Object.assign(client, { events: [], told: [] });
   client.on('event', (event) => client.events.push(event));
-  for (const name of ['reset', 'lost', 'closed', 'state', 'sent', 'failed', 'tokens', 'notice', 'problem']) {
+  for (const name of ['reset', 'lost', 'closed', 'state', 'sent', 'failed', 'tokens', 'notice', 'problem', 'gpt:queued', 'gpt:delta', 'gpt:reset', 'gpt:error']) {
     client.on(name, (...args) => client.told.push([name, ...args]));
   }
   client.all = (name) => client.told.filter(([one]) => one === name).map(([, arg]) => arg);

@@ -1,0 +1,94 @@
+"""The plain manifests in k8s/: what kustomize makes of them is what the chart makes."""
+import base64
+import copy
+import re
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from conftest import BIN, BINARY, ROOT, VERSIONS, example, of_kind, pods, render, run
+from test_chart import OPERATORS
+
+# Which example each overlay is.
+OVERLAYS = {"local": "trial", "production": "production"}
+
+
+def kustomize(overlay):
+    said = run(BIN / "kubectl", "kustomize", ROOT / "k8s/overlays" / overlay)
+    assert said.returncode == 0, said.stderr
+    assert not said.stderr, said.stderr
+    return list(yaml.safe_load_all(said.stdout))
+
+
+@pytest.fixture(params=OVERLAYS, scope="module")
+def overlay(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def objects(overlay):
+    return kustomize(overlay)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_takes_every_object(objects, version):
+    for item in objects:
+        if item["kind"] not in OPERATORS:
+            kubernetes_validate.validate(item, version, strict=True)
+
+
+def common(objects):
+    """The objects by kind and name, without what Helm and kustomize each do in their own way."""
+    named = {}
+    for item in copy.deepcopy(objects):
+        item["metadata"].pop("namespace", None)
+        # kustomize tells of a change by a hash in the name.
+        if item["kind"] in ("ConfigMap", "Secret"):
+            item["metadata"]["name"] = re.sub(r"-[a-z0-9]{10}$", "", item["metadata"]["name"])
+        if item["kind"] == "Secret":
+            item["metadata"].pop("labels", None)
+            for name, value in item.pop("stringData", {}).items():
+                item.setdefault("data", {})[name] = base64.b64encode(value.encode()).decode()
+        for metadata in (item["metadata"], item.get("spec", {}).get("template", {}).get("metadata", {})):
+            for kind, helms in (("labels", r"helm\.sh/|app\.kubernetes\.io/managed-by"), ("annotations", "checksum/")):
+                kept = {key: value for key, value in metadata.pop(kind, {}).items() if not re.match(helms, key)}
+                if kept:
+                    metadata[kind] = kept
+        for _, spec in pods([item]):
+            for container in spec["containers"]:
+                container.get("env", []).sort(key=lambda variable: variable["name"])
+                for source in container.get("envFrom", []):
+                    source["configMapRef"]["name"] = re.sub(r"-[a-z0-9]{10}$", "", source["configMapRef"]["name"])
+            for volume in spec.get("volumes", []):
+                if "secret" in volume:
+                    volume["secret"]["secretName"] = re.sub(r"-[a-z0-9]{10}$", "", volume["secret"]["secretName"])
+        named[item["kind"], item["metadata"]["name"]] = item
+    return named
+
+
+def test_chart_and_manifests_agree(overlay, objects):
+    made = common([item for item in objects if item["kind"] != "Namespace"])
+    wanted = common([item for item in render(example(OVERLAYS[overlay]), name="roomcast") if item["kind"] != "Pod"])
+    # Alerts and dashboards come with the chart: plain, they are files that a Prometheus or a Grafana reads itself.
+    wanted = {key: item for key, item in wanted.items() if key[0] != "PrometheusRule" and "-dashboard-" not in key[1]}
+    assert made.keys() == wanted.keys()
+    for key, item in wanted.items():
+        assert made[key] == item, key
+
+
+def test_everything_is_in_one_namespace_that_is_restricted(objects):
+    namespace = of_kind(objects, "Namespace")[0]["metadata"]
+    assert namespace["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for item in objects:
+        if item["kind"] != "Namespace":
+            assert item["metadata"]["namespace"] == namespace["name"], item["metadata"]["name"]
+
+
+def test_no_secret_of_production_is_in_the_repository():
+    assert not of_kind(kustomize("production"), "Secret")
+
+
+def test_what_is_generated_is_up_to_date():
+    said = run(BIN / "python", ROOT / "helm/generate.py", "--check", "--binary", BINARY)
+    assert said.returncode == 0, said.stderr
