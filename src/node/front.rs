@@ -1,5 +1,7 @@
 //! What a request meets before Socket.IO: its address, its origin, blocks, readiness; and what it leaves behind.
 
+mod refusal;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -19,6 +21,7 @@ use ipnet::IpNet;
 use socketioxide::service::SocketIoService;
 use socketioxide::socket::Sid;
 
+use self::refusal::Refusal;
 use super::address::client_address;
 use super::proxy::ProxyHeader;
 use crate::config::{Config, Origins, Rule};
@@ -32,8 +35,6 @@ use crate::web::Page;
 const SOCKET_PATH: &str = "/socket.io/";
 /// When to come back to a node that cannot serve now.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// When a page of a foreign origin may ask again: it takes a change of the settings.
-const FOREIGN_ORIGIN_RETRY: Duration = Duration::from_secs(60);
 /// Headers that Socket.IO and its transports read; the socket keeps the request's head for life.
 const KEPT_HEADERS: [HeaderName; 10] = [
     header::HOST,
@@ -113,14 +114,6 @@ pub enum Verdict {
 /// Headers of a request that may be judged before hyper sees it: as many as hyper takes.
 const HEADERS_MAX: usize = 100;
 
-/// A refusal before the upgrade.
-struct Refusal {
-    status: StatusCode,
-    code: &'static str,
-    message: &'static str,
-    retry_after: Option<Duration>,
-}
-
 impl Front {
     /// A front that refuses handshakes until [`Self::serve`].
     pub fn new(config: &Config, waiting: Arc<Waiting>) -> Self {
@@ -174,7 +167,7 @@ impl Front {
                 if let Some(Some(origin)) = cors {
                     add_cors(response.headers_mut(), origin);
                 }
-                Verdict::Refused(to_bytes(&response))
+                Verdict::Refused(refusal::to_bytes(&response))
             }
         }
     }
@@ -394,61 +387,6 @@ impl Admission {
             place: self.place,
         }
     }
-}
-
-impl Refusal {
-    fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
-        Self {
-            status,
-            code,
-            message,
-            retry_after: None,
-        }
-    }
-
-    fn after(self, wait: Duration) -> Self {
-        Self {
-            retry_after: Some(wait),
-            ..self
-        }
-    }
-
-    fn unavailable(code: &'static str, message: &'static str) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).after(RETRY_AFTER)
-    }
-
-    fn foreign_origin() -> Self {
-        let message = "this origin may not connect; see CORS_ORIGINS";
-        Self::new(StatusCode::FORBIDDEN, "origin", message).after(FOREIGN_ORIGIN_RETRY)
-    }
-
-    /// Whoever is refused is not worth a connection that stays open.
-    fn response(&self) -> Response<String> {
-        let mut json = serde_json::json!({"code": self.code, "message": self.message});
-        let mut response = Response::builder()
-            .status(self.status)
-            .header(header::CONTENT_TYPE, "application/json");
-        if let Some(after) = self.retry_after {
-            json["retryAfterMs"] = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).into();
-            response = response.header(header::RETRY_AFTER, after.as_secs().max(1));
-        }
-        response.body(json.to_string()).unwrap_or_default()
-    }
-}
-
-/// A response as it is on the wire, after which the connection ends.
-fn to_bytes(response: &Response<String>) -> Vec<u8> {
-    let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
-    for (name, value) in response.headers() {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    let end = format!("content-length: {}\r\nconnection: close\r\n\r\n", response.body().len());
-    bytes.extend_from_slice(end.as_bytes());
-    bytes.extend_from_slice(response.body().as_bytes());
-    bytes
 }
 
 fn add_cors(headers: &mut HeaderMap, origin: HeaderValue) {

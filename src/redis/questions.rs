@@ -8,13 +8,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use fred::prelude::*;
-use fred::types::SetOptions;
 
 pub use dead::{Again, Letter};
 pub use hold::{Holds, Pause};
 pub use view::{OpenQuestion, QueueCounts, WorkerSeen};
 
-use super::keys::{self, GPT_BRAKE, GPT_DEAD, GPT_DELAYED, GPT_OPEN, GPT_READY};
+use super::keys::{self, GPT_DEAD, GPT_DELAYED, GPT_OPEN, GPT_READY};
 use super::log::reply_id;
 use super::script::call;
 use super::spending::{Budgets, Purse};
@@ -490,15 +489,5 @@ impl Redis {
             Some((id, generation.parse().ok()?, index.parse().ok(), text.to_owned()))
         };
         Ok(parts.into_iter().filter_map(read).collect())
-    }
-
-    /// Makes all workers hold back for a while; a longer hold stays.
-    pub async fn brake_questions(&self, hold: Duration) -> Result<(), RedisError> {
-        let expiry = Some(Expiration::PX(ms(hold)));
-        let _set: Option<String> = self
-            .any()?
-            .set(GPT_BRAKE, "1", expiry, Some(SetOptions::NX), false)
-            .await?;
-        Ok(())
     }
 }

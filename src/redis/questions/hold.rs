@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fred::prelude::*;
+use fred::types::SetOptions;
 use serde::Serialize;
 
 use super::call;
@@ -50,6 +51,16 @@ impl Redis {
         };
         let brake = (brake > 0).then(|| from_ms(brake));
         Ok(Holds { pause, brake })
+    }
+
+    /// Makes all workers hold back for a while; a longer hold stays.
+    pub async fn brake_questions(&self, hold: Duration) -> Result<(), RedisError> {
+        let expiry = Some(Expiration::PX(ms(hold)));
+        let _set: Option<String> = self
+            .any()?
+            .set(GPT_BRAKE, "1", expiry, Some(SetOptions::NX), false)
+            .await?;
+        Ok(())
     }
 
     /// Makes all workers take no more questions; `false` when they were told before.
