@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short ts backend python browser helm helm-docs release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short ts backend python browser helm helm-docs metrics telemetry-cost release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -110,6 +110,13 @@ helm-docs: build $(VENV)/.installed ## make the chart's README, the settings in 
 	$(VENV)/bin/python -B helm/generate.py --binary $(TARGET)/debug/roomcast
 
 test: lint unit e2e chaos-short ts backend python browser helm ## everything CI runs
+
+telemetry-cost: release ## what scraping and tracing cost, CPU per delivery in alternating runs
+	ROOMCAST_BINARY=$(abspath $(TARGET))/release/roomcast \
+		$(CARGO) test --test it scraping_and_one_percent -- --ignored --nocapture
+
+metrics: build ## write docs/metrics.md anew, from the declarations
+	$(TARGET)/debug/roomcast metrics >docs/metrics.md
 
 release: packages client ## build the optimised program
 	$(CARGO) build --release --bin roomcast

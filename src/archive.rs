@@ -77,19 +77,15 @@ impl Archiver {
     /// One batch of each partition with events; returns how many were saved, or 0 when one failed.
     async fn round(&self) -> Result<usize, ArchiveError> {
         let backlog = self.redis.archive_backlog().await?;
-        self.metrics
-            .archive_backlog
-            .set(i64::try_from(backlog.iter().sum::<u64>()).unwrap_or(i64::MAX));
+        self.metrics.archive_backlog.set([], backlog.iter().sum::<u64>() as f64);
         let waiting: Vec<u16> = (0u16..)
             .zip(&backlog)
             .filter(|(_, n)| **n > 0)
             .map(|(p, _)| p)
             .collect();
         let oldest = self.redis.oldest_waiting(&waiting).await?;
-        let lag = oldest.map_or(0, |oldest| unix_ms().saturating_sub(oldest) / 1000);
-        self.metrics
-            .archive_lag_seconds
-            .set(i64::try_from(lag).unwrap_or(i64::MAX));
+        let lag = oldest.map_or(0, |oldest| unix_ms().saturating_sub(oldest));
+        self.metrics.archive_lag_seconds.set([], lag as f64 / 1000.0);
         let (mut saved, mut failures) = (0, 0);
         for partition in waiting {
             match self.save_batch(partition).await {

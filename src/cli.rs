@@ -20,7 +20,7 @@ use crate::guard::operate::BadOrder;
 use crate::lifecycle::{Signals, raise_file_limit};
 use crate::node::{Node, NodeError};
 use crate::redis::RedisError;
-use crate::telemetry::logging;
+use crate::telemetry::{Traces, logging};
 use crate::worker::Worker;
 
 /// A horizontally scalable Socket.IO chat node.
@@ -59,6 +59,9 @@ enum Command {
     Queue(queue::QueueArgs),
     /// List every setting with its default
     Config(settings::ConfigArgs),
+    /// Print the metrics there are, as a page of the documentation
+    #[command(hide = true)]
+    Metrics,
     /// Check the settings, and that Redis can be used, without starting anything
     CheckConfig,
 }
@@ -169,8 +172,14 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     }
     let source = Source::load(flags, cli.config.as_deref())?;
     match cli.command {
-        Command::Node(_) => run_node(read(&source)?).await,
-        Command::Worker(_) => run_worker(read(&source)?).await,
+        Command::Node(_) => {
+            let (config, traces) = read(&source)?;
+            run_node(config, traces).await
+        }
+        Command::Worker(_) => {
+            let (config, traces) = read(&source)?;
+            run_worker(config, traces).await
+        }
         Command::Backend(args) => backend::run(args, &source).await,
         Command::Demo(args) => demo::run(args, &source).await,
         Command::Chat(args) => chat::run(args, &source).await,
@@ -179,22 +188,33 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Sessions(args) => sessions::run(args, &source).await,
         Command::Queue(args) => queue::run(args, &source).await,
         Command::Config(args) => settings::print(&args),
+        Command::Metrics => {
+            print!("{}", crate::telemetry::metrics::page());
+            Ok(())
+        }
         Command::CheckConfig => settings::check(&source).await,
     }
 }
 
-fn read(source: &Source) -> Result<Config, CliError> {
+fn read(source: &Source) -> Result<(Config, Option<Traces>), CliError> {
     let config = Config::read(source)?;
     config.validate()?;
-    logging::init(&config)?;
-    Ok(config)
+    let traces = logging::init(&config)?;
+    Ok((config, traces))
 }
 
 fn signals() -> Result<Signals, CliError> {
     Signals::listen().map_err(|error| CliError::Internal(format!("cannot listen for signals: {error}")))
 }
 
-async fn run_node(config: Config) -> Result<(), CliError> {
+/// Sends the last spans, where there are traces.
+async fn flush(traces: Option<Traces>) {
+    if let Some(traces) = traces {
+        traces.flush().await;
+    }
+}
+
+async fn run_node(config: Config, traces: Option<Traces>) -> Result<(), CliError> {
     raise_file_limit();
     let mut signals = signals()?;
     let node = Node::start(config).await?;
@@ -205,18 +225,30 @@ async fn run_node(config: Config) -> Result<(), CliError> {
     match failure {
         None => {
             tracing::info!("stopping");
-            signals.finish(node.stop()).await;
+            let stop = async {
+                node.stop().await;
+                flush(traces).await;
+            };
+            signals.finish(stop).await;
             Ok(())
         }
-        Some(reason) => Err(CliError::Internal(reason)),
+        Some(reason) => {
+            // What led to it may be among them.
+            flush(traces).await;
+            Err(CliError::Internal(reason))
+        }
     }
 }
 
-async fn run_worker(config: Config) -> Result<(), CliError> {
+async fn run_worker(config: Config, traces: Option<Traces>) -> Result<(), CliError> {
     let mut signals = signals()?;
     let worker = Worker::start(config).await?;
     signals.next().await;
     tracing::info!("stopping");
-    signals.finish(worker.stop()).await;
+    let stop = async {
+        worker.stop().await;
+        flush(traces).await;
+    };
+    signals.finish(stop).await;
     Ok(())
 }

@@ -18,7 +18,8 @@ pub use redis::{RedisConfig, declared};
 pub use source::{ConfigError, Source};
 use value::Url;
 pub use value::{
-    AppMatch, AuthMode, Durability, List, LogFormat, Millis, Origins, ProxyProtocol, Secret, Setting, TokenScope,
+    AppMatch, AuthMode, Durability, List, LogFormat, Millis, Origins, OtlpProtocol, ProxyProtocol, Secret, Setting,
+    TokenScope, TraceSampler,
 };
 
 /// One row of `roomcast config`.
@@ -206,6 +207,9 @@ settings! {
     drain_spread: Millis = "5s" => "ROOMCAST_DRAIN_SPREAD";
     /// Bearer token of `/admin` on the operations listener; unset: `/admin` is not there.
     admin_token: Option<Secret> => "ROOMCAST_ADMIN_TOKEN";
+    /// Share of the memory limit (of the control group, as containers have it) above which the process is not ready, until it
+    /// is a tenth below; 0: never. Without a limit it does nothing.
+    memory_share: f32 = "0.9" => "ROOMCAST_MEMORY_SHARE";
     /// Where the demo's page logs in (`roomcast backend --open-login`); unset: this node serves no page.
     demo_page: Option<Url> => "ROOMCAST_DEMO_PAGE";
     /// Addresses of the nodes that the demo's page may connect to.
@@ -248,6 +252,24 @@ settings! {
     gpt_first_token_timeout: Millis = "20s" => "GPT_FIRST_TOKEN_TIMEOUT";
     /// How long a reply may pause between two tokens.
     gpt_idle_timeout: Millis = "15s" => "GPT_IDLE_TIMEOUT";
+    /// Where traces go: the base address of an OTLP collector, such as `http://collector:4318` (HTTP) or `:4317` (gRPC);
+    /// unset: there are none.
+    otlp_endpoint: Option<Url> => "OTEL_EXPORTER_OTLP_ENDPOINT";
+    /// How: `http/protobuf` or `grpc`.
+    otlp_protocol: OtlpProtocol = "http/protobuf" => "OTEL_EXPORTER_OTLP_PROTOCOL";
+    /// Headers of every request to the collector, `name=value,…`.
+    otlp_headers: Option<Secret> => "OTEL_EXPORTER_OTLP_HEADERS";
+    /// How long one request to the collector may take.
+    otlp_timeout: Millis = "10s" => "OTEL_EXPORTER_OTLP_TIMEOUT";
+    /// Which events of clients are traced: `always_on`, `always_off` or `traceidratio`; as nothing comes before them, the
+    /// same with `parentbased_` means the same.
+    traces_sampler: TraceSampler = "parentbased_always_on" => "OTEL_TRACES_SAMPLER";
+    /// The share of them for `traceidratio`, 0 to 1.
+    traces_sampler_arg: f32 = "1.0" => "OTEL_TRACES_SAMPLER_ARG";
+    /// The name of the service in traces.
+    otel_service_name: String = "roomcast" => "OTEL_SERVICE_NAME";
+    /// What else traces say of this process, `name=value,…`.
+    otel_resource: String = "" => "OTEL_RESOURCE_ATTRIBUTES";
     /// Log filter, in the syntax of tracing's `EnvFilter`.
     log: String = "info" => "ROOMCAST_LOG";
     /// Log format: `text` or `json`.
@@ -294,6 +316,20 @@ impl Config {
             ));
         }
         RedisConfig::from(self).validate()?;
+        if !(0.0..=1.0).contains(&self.traces_sampler_arg) {
+            return Err(ConfigError::new(
+                "OTEL_TRACES_SAMPLER_ARG",
+                "is out of range",
+                "use a share from 0 to 1, such as 0.01",
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.memory_share) {
+            return Err(ConfigError::new(
+                "ROOMCAST_MEMORY_SHARE",
+                "is out of range",
+                "use a number from 0 (never) to 1, such as 0.9",
+            ));
+        }
         if self.gpt_temperature.is_some_and(|value| !(0.0..=2.0).contains(&value)) {
             return Err(ConfigError::new(
                 "GPT_TEMPERATURE",
@@ -384,6 +420,9 @@ mod tests {
             ("REDIS_TIMEOUT", "0s"),
             ("AUTH_VERIFY_EVERY", "0s"),
             ("GPT_TEMPERATURE", "NaN"),
+            ("ROOMCAST_MEMORY_SHARE", "90"),
+            ("OTEL_TRACES_SAMPLER_ARG", "2"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("GPT_MAX_TOKENS", "0"),
             ("GPT_IDLE_TIMEOUT", "0"),
         ] {

@@ -1,6 +1,7 @@
 //! Replies of a language model: the queue of questions, their answers, and the way to the model.
 
 mod answer;
+mod figures;
 mod ledger;
 mod prompt;
 pub mod provider;
@@ -11,6 +12,7 @@ pub mod window;
 mod words;
 
 pub use answer::Answerer;
+pub use figures::show as show_figures;
 pub use prompt::{Fold, Prompter};
 pub use queue::Queue;
 pub use room_prompts::RoomPrompts;

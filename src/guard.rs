@@ -78,10 +78,6 @@ pub enum TokenRequest {
 impl Guard {
     /// The guard with the settings of `config`, on the node `actor`.
     pub fn new(config: &Config, redis: Redis, metrics: Arc<Metrics>, actor: String) -> Self {
-        for rule in Rule::ALL {
-            metrics.blocks_total.declare([rule.as_str()]);
-            metrics.shadowed_total.declare([rule.as_str()]);
-        }
         Self {
             bans: Bans::default(),
             rates: Rates::new(config),

@@ -18,6 +18,8 @@
 //! model: [`gpt`] takes them from the outboxes that the script fills, tells the room the reply as it is written, and posts it
 //! like any message.
 //!
+//! Each step is counted, and traced where the event was chosen for it: see [`telemetry`].
+//!
 //! # Layers
 //!
 //! `main → node | worker | backend | demo → {socket, ops} → {chat, auth} → {redis, upstream, guard, gpt} → model`; [`telemetry`]

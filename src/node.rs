@@ -35,6 +35,7 @@ use crate::ops::{self, Admin, Health};
 use crate::redis::{Adapter, AdapterLink, BusMetrics, Redis};
 use crate::socket::{App, ConnectMiddleware, Connected, Deliver, NodeName, Transports, Waiting, follow_control};
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::Sampler;
 use crate::upstream::Upstream;
 
 /// Tasks that deliver: fan-out is the node's work, and a room stays on one of them.
@@ -99,7 +100,7 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         config.validate()?;
         let metrics = Arc::new(Metrics::new().map_err(|error| NodeError::Start(error.to_string()))?);
-        let redis = Redis::start(&config)?;
+        let redis = Redis::start_measured(&config, &metrics)?;
         let upstream = Upstream::new(&config).map_err(|error| NodeError::Start(error.to_string()))?;
         let upstream = Arc::new(upstream.with_metrics(metrics.clone()));
         let auth = Auth::new(&config, upstream.clone())?;
@@ -301,7 +302,7 @@ impl Boot {
             metrics.clone(),
             tracker.clone(),
         ));
-        let chat = Arc::new(Chat::new(&config, redis.clone(), upstream, metrics.clone()));
+        let chat = Arc::new(Chat::new(&config, redis.clone(), upstream.clone(), metrics.clone()));
         let node = NodeName::default();
         let guard = Guard::new(&config, redis.clone(), metrics.clone(), node.get().to_string());
         let app = Arc::new(App {
@@ -315,6 +316,7 @@ impl Boot {
             sockets: DashMap::new(),
             node,
             metrics,
+            sampler: Sampler::new(&config),
             tracker: tracker.clone(),
             app_match: config.vision_app_info.clone(),
             sync_parallel_max: config.sync_parallel_max,
@@ -367,9 +369,12 @@ impl Boot {
         vital.spawn("expiry", expiry::cut_expired(app.clone()));
         vital.spawn("verification", expiry::verify_again(app.clone()));
         vital.spawn("positions", deliver.clone().watch_positions(chat, redis));
+        let watched = ops::watch(health.clone(), upstream, config.memory_share.into());
+        vital.spawn("watch", watched);
         vital.spawn("reaper", upkeep::reap(app.clone()));
         health.set("redis", Ok(()));
         front.serve(app.clone(), service);
+        health.set_started();
         let _once = slot.set(Booted { app, io, link });
         tracing::info!("node serves");
         Ok(())

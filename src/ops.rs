@@ -2,6 +2,7 @@
 
 mod admin;
 mod health;
+mod watch;
 
 use std::future::{Future, IntoFuture as _};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::telemetry::Metrics;
 
 pub use admin::Admin;
 pub use health::Health;
+pub use watch::watch;
 
 /// How long answers may still take once the listener stops: a scraper that hangs must not hold up the exit.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -29,11 +31,12 @@ struct Ops {
     metrics: Arc<Metrics>,
 }
 
-/// `/livez`, `/readyz`, `/metrics`, and `/admin` where it is set up; everything else is not there.
+/// `/livez`, `/startupz`, `/readyz`, `/metrics`, and `/admin` where it is set up; everything else is not there.
 pub fn router(health: Health, metrics: Arc<Metrics>, admin: Option<Admin>) -> Router {
     let admin = admin.map(Admin::router).unwrap_or_default();
     Router::new()
         .route("/livez", get(livez))
+        .route("/startupz", get(startupz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render_metrics))
         .fallback(not_found)
@@ -71,6 +74,17 @@ async fn livez() -> Json<serde_json::Value> {
     Json(json!({"alive": true}))
 }
 
+/// Whether the start is over: until then nobody should judge whether the process lives.
+async fn startupz(State(ops): State<Ops>) -> Response {
+    let started = ops.health.is_started();
+    let status = if started {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(json!({"started": started}))).into_response()
+}
+
 async fn readyz(State(ops): State<Ops>) -> Response {
     let reasons = ops.health.reasons();
     let status = if reasons.is_empty() {
@@ -78,11 +92,17 @@ async fn readyz(State(ops): State<Ops>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons}))).into_response()
+    let mut body = json!({"ready": reasons.is_empty(), "reasons": reasons});
+    let warnings = ops.health.warnings();
+    if !warnings.is_empty() {
+        body["warnings"] = warnings.into();
+    }
+    (status, Json(body)).into_response()
 }
 
 async fn render_metrics(State(ops): State<Ops>) -> Response {
     let format = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
+    ops.health.show(&ops.metrics);
     (format, ops.metrics.render()).into_response()
 }
 
@@ -151,11 +171,18 @@ mod tests {
         );
         health.set("redis", Ok(()));
         assert_eq!(readyz().await, (200, r#"{"ready":true,"reasons":[]}"#.to_owned()));
+        health.warn("api_service", Err("away"));
+        let expected = r#"{"ready":true,"reasons":[],"warnings":["api_service: away"]}"#;
+        assert_eq!(readyz().await, (200, expected.to_owned()));
+        health.warn("api_service", Ok(()));
         health.set("bus", Err("no canary for 5 s"));
         health.set_draining();
         let expected = r#"{"ready":false,"reasons":["draining","bus: no canary for 5 s"]}"#;
         assert_eq!(readyz().await, (503, expected.to_owned()));
         assert_eq!(fetch(&format!("{}/livez", served.url)).await.0, 200);
+        assert_eq!(fetch(&format!("{}/startupz", served.url)).await.0, 503);
+        health.set_started();
+        assert_eq!(fetch(&format!("{}/startupz", served.url)).await.0, 200);
     }
 
     #[tokio::test]

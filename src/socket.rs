@@ -31,6 +31,7 @@ use crate::config::AppMatch;
 use crate::guard::Guard;
 use crate::redis::{Adapter, Bus, Redis};
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::Sampler;
 
 /// Connections of a draining node are closed in steps of this length.
 const SLICE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -69,6 +70,8 @@ pub struct App {
     pub node: NodeName,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Which events are traced.
+    pub sampler: Sampler,
     /// Every task of a socket.
     pub tracker: TaskTracker,
     /// What a client's `userAgent` must look like.
@@ -116,6 +119,11 @@ impl App {
                 self.metrics.cuts_total.inc(["drain"]);
                 self.transports.kill(socket.id);
             }
+            let closed = (index + 1) * size;
+            self.metrics
+                .drain_progress
+                .set(closed.min(sockets.len()) as f64 / sockets.len() as f64);
         }
+        self.metrics.drain_progress.set(1.0);
     }
 }

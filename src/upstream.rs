@@ -83,11 +83,6 @@ impl Upstream {
     /// The same services, counting every call in `metrics`.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
-        for call in Call::ALL {
-            for result in ["ok", "refused", "unavailable"] {
-                metrics.upstream_requests_total.declare([call.as_str(), result]);
-            }
-        }
         self.metrics = Some(metrics);
         self
     }

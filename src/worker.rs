@@ -11,7 +11,7 @@ use crate::archive::Archiver;
 use crate::chat::fold::fold;
 use crate::config::Config;
 use crate::gpt::provider::Provider;
-use crate::gpt::{Answerer, Fold, Prompter, Queue, RoomPrompts};
+use crate::gpt::{Answerer, Fold, Prompter, Queue, RoomPrompts, show_figures};
 use crate::node::{NodeError, listen, log_end};
 use crate::ops::{self, Admin, Health};
 use crate::redis::{BusMetrics, Redis};
@@ -39,7 +39,7 @@ impl Worker {
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         config.validate()?;
         let metrics = Arc::new(Metrics::new().map_err(|error| NodeError::Start(error.to_string()))?);
-        let redis = Redis::start(&config)?;
+        let redis = Redis::start_measured(&config, &metrics)?;
         let upstream = Upstream::new(&config).map_err(|error| NodeError::Start(error.to_string()))?;
         let upstream = Arc::new(upstream.with_metrics(metrics.clone()));
         let (listener, ops_address) = listen(config.ops_listen).await?;
@@ -58,7 +58,7 @@ impl Worker {
             let messages = fold(Vec::new(), events).messages;
             messages.into_iter().map(|message| message.json).collect()
         };
-        let prompts = RoomPrompts::new(upstream, config.gpt_room_prompt_bytes);
+        let prompts = RoomPrompts::new(upstream.clone(), config.gpt_room_prompt_bytes);
         let prompter = Prompter::new(&config, redis.clone(), folded, prompts);
         let provider = Provider::new(&config)?;
         let answerer = Answerer::new(&config, redis.clone(), provider, prompter, metrics.clone())
@@ -70,6 +70,12 @@ impl Worker {
         });
         let queue = Queue::new(&config, redis.clone(), bus, answerer, metrics.clone());
         tracker.spawn(queue.run(stop.clone()));
+        let figures = show_figures(redis.clone(), metrics.clone());
+        tracker.spawn(stop.clone().run_until_cancelled_owned(figures));
+        let watching = ops::watch(health.clone(), upstream, config.memory_share.into());
+        tracker.spawn(stop.clone().run_until_cancelled_owned(watching));
+        // It has nothing to wait for: consumers go on trying until Redis is there.
+        health.set_started();
         let watched = redis.clone();
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
             loop {

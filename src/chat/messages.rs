@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::payload::{Payload, write_field, write_text};
 use super::{Chat, ChatError};
 use crate::model::{EventKind, Identity, RoomId};
-use crate::redis::{Authority, Draft, Posted, Receipt, RedisError};
+use crate::redis::{Authority, Draft, Posted, Receipt};
 
 /// Longest id of an earlier message, bytes; archives of before have their own forms.
 const MAX_MESSAGE_ID: usize = 256;
@@ -135,37 +135,42 @@ fn compose(
 impl Chat {
     /// Stores messages of one socket in a room, in order and in one round trip.
     pub async fn post(&self, room: &RoomId, drafts: &[Draft]) -> Vec<Result<Receipt, ChatError>> {
+        let results: Vec<Result<Receipt, ChatError>> = match self.post_timed(room, drafts).await {
+            Ok(posted) => posted.into_iter().map(read_posted).collect(),
+            Err(error) => drafts.iter().map(|_| Err(error.clone())).collect(),
+        };
+        results.iter().for_each(|result| self.count(result));
+        results
+    }
+
+    async fn post_timed(&self, room: &RoomId, drafts: &[Draft]) -> Result<Vec<Posted>, ChatError> {
         let timer = self.metrics.post_duration_seconds.start_timer();
         let posted = self.redis.post(room, drafts, self.limits).await;
         timer.observe_duration();
-        let results: Vec<Result<Receipt, ChatError>> = match posted {
-            Ok(posted) => posted.into_iter().map(read_posted).collect(),
-            Err(error) => {
-                if !matches!(error, RedisError::Unavailable) {
-                    self.metrics.redis_errors_total.inc();
-                }
-                let error = ChatError::from_post(error);
-                drafts.iter().map(|_| Err(error.clone())).collect()
-            }
+        posted.map_err(ChatError::from_post)
+    }
+
+    fn count(&self, result: &Result<Receipt, ChatError>) {
+        let label = match result {
+            Ok(receipt) if receipt.dup => "dup",
+            Ok(_) => "ok",
+            Err(error) => error.code(),
         };
-        for result in &results {
-            let label = match result {
-                Ok(receipt) if receipt.dup => "dup",
-                Ok(_) => "ok",
-                Err(error) => error.code(),
-            };
-            self.metrics.posts_total.inc([label]);
-        }
-        results
+        self.metrics.posts_total.inc([label]);
     }
 
     /// Stores an edit or a deletion; asks the archive for the author of a message that the log no longer holds, and the
     /// room service for the owner where a deletion is not the author's.
-    pub async fn change(&self, identity: &Identity, room: &RoomId, mut draft: Draft) -> Result<Receipt, ChatError> {
+    pub async fn change(&self, identity: &Identity, room: &RoomId, draft: Draft) -> Result<Receipt, ChatError> {
+        let changed = self.post_change(identity, room, draft).await;
+        self.count(&changed);
+        changed
+    }
+
+    async fn post_change(&self, identity: &Identity, room: &RoomId, mut draft: Draft) -> Result<Receipt, ChatError> {
         // Each answer can raise the authority once, so this ends after at most three posts.
         for _ in 0..3 {
-            let posted = self.redis.post(room, std::slice::from_ref(&draft), self.limits).await;
-            let posted = posted.map_err(ChatError::from_post)?;
+            let posted = self.post_timed(room, std::slice::from_ref(&draft)).await?;
             match posted.into_iter().next() {
                 Some(Posted::Elsewhere) if draft.authority != Authority::Checked => {
                     self.check_archived_author(identity, room, &draft).await?;

@@ -314,6 +314,32 @@ word_setting! {
     }
 }
 word_setting! {
+    /// How traces are sent, in OpenTelemetry's words.
+    OtlpProtocol {
+        /// Protobuf over HTTP.
+        Http = "http/protobuf",
+        /// gRPC.
+        Grpc = "grpc"
+    }
+}
+word_setting! {
+    /// Which events are traced, in OpenTelemetry's words.
+    TraceSampler {
+        /// All of them.
+        AlwaysOn = "always_on",
+        /// None.
+        AlwaysOff = "always_off",
+        /// A share.
+        Ratio = "traceidratio",
+        /// All of them; none comes with a decision made elsewhere.
+        ParentOn = "parentbased_always_on",
+        /// None.
+        ParentOff = "parentbased_always_off",
+        /// A share.
+        ParentRatio = "parentbased_traceidratio"
+    }
+}
+word_setting! {
     /// When a message counts as stored.
     Durability {
         /// When the server has answered.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use super::ledger::{Call, Ledger};
 use super::prompt::{Asked, Prompter};
@@ -15,6 +16,7 @@ use crate::config::Config;
 use crate::model::{EventKind, InvalidId, UserId};
 use crate::redis::{Answers, Authority, Claim, Draft, Ended, Part, PostLimits, Posted, Question, Redis, RedisError};
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::{self, Step};
 
 /// Pieces are told together that come within this time: every message costs every member a packet.
 const COALESCE: Duration = Duration::from_millis(25);
@@ -40,6 +42,17 @@ pub enum Outcome {
     Lost,
     /// It is to be tried again after this time, by whomever.
     Again(Duration),
+}
+
+impl Outcome {
+    /// One word for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Lost => "lost",
+            Self::Again(_) => "again",
+        }
+    }
 }
 
 /// Answers claimed questions.
@@ -294,9 +307,11 @@ impl Answerer {
         reply: &mut Reply<'_>,
         interrupted: impl Future<Output = Interrupt>,
     ) -> Result<Stream, RedisError> {
-        let deadline = Instant::now() + reply.claim.left;
         let begun = Instant::now();
+        let deadline = begun + reply.claim.left;
         tokio::pin!(interrupted);
+        // It ends with the model's last token.
+        let model = trace::within(Step::Model);
         let mut pieces = tokio::select! {
             pieces = provider.stream(&asked.prompt) => match pieces {
                 Ok(pieces) => pieces,
@@ -305,6 +320,10 @@ impl Answerer {
             why = &mut interrupted => return Ok(Stream::Interrupted(why)),
             () = tokio::time::sleep_until(deadline) => return Ok(Stream::OutOfTime),
         };
+        trace::mark(&model, "first token");
+        self.metrics
+            .gpt_first_token_seconds
+            .observe(begun.elapsed().as_secs_f64());
         reply.call = Some(Call::new(pieces.model().clone(), begun, asked.tokens));
         // When what waits is to be told.
         let mut due: Option<Instant> = None;
@@ -344,6 +363,7 @@ impl Answerer {
                 },
             }
         };
+        drop((pieces, model));
         let told = reply.told == reply.text.len() || self.tell(reply).await?;
         Ok(if told { end } else { Stream::Refused })
     }
@@ -359,7 +379,8 @@ impl Answerer {
             text,
             event: (name, &json),
         };
-        let told = self.redis.write_part(question, part).await?;
+        let delta = trace::within(Step::Delta);
+        let told = self.redis.write_part(question, part).instrument(delta).await?;
         reply.told = reply.text.len();
         reply.index += 1;
         Ok(told)
@@ -390,7 +411,7 @@ impl Answerer {
             authority: Authority::Author,
             cid: None,
             hash: 0,
-            trace: question.trace.clone(),
+            trace: trace::context_of(&Span::current(), &question.trace),
             asks: false,
             answers: Some(Answers {
                 question: question.id.clone(),

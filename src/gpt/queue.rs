@@ -11,14 +11,16 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span};
 
 use self::repeat::{News, RETRY, repeat};
 use super::answer::{Answerer, Outcome};
 use super::words;
 use crate::config::Config;
 use crate::model::{RoomId, UnixMs, unix_ms};
-use crate::redis::{Act, Asked, Budgets, Bus, Claim, Enqueued, Holds, Pause, Redis, RedisError, Running};
+use crate::redis::{Act, Asked, Budgets, Bus, Claim, Enqueued, Holds, Pause, Question, Redis, RedisError, Running};
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::{self, Step};
 
 /// How often the queue is looked at without news: a publish can be lost, and a brake ends without one.
 const POLL: Duration = Duration::from_secs(1);
@@ -84,6 +86,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Queue {
     /// A queue that answers as many questions at once, each within its time, as the settings say.
     pub fn new(config: &Config, redis: Redis, bus: Bus, answerer: Answerer, metrics: Arc<Metrics>) -> Arc<Self> {
+        metrics
+            .gpt_slots
+            .set(i64::try_from(config.gpt_parallel).unwrap_or(i64::MAX));
         Arc::new(Self {
             redis,
             bus,
@@ -181,6 +186,14 @@ impl Queue {
     }
 
     async fn enqueue(&self, asked: &Asked) -> Result<(), RedisError> {
+        let span = trace::continued(&asked.question.trace, Step::Queue);
+        let asked = &Asked {
+            question: Question {
+                trace: trace::context_of(&span, &asked.question.trace),
+                ..asked.question.clone()
+            },
+            generation: asked.generation,
+        };
         let question = &asked.question;
         let code = match self.redis.enqueue_question(asked, self.life).await? {
             Enqueued::Known => return Ok(()),
@@ -254,9 +267,28 @@ impl Queue {
             why: why.clone(),
         };
         lock(&self.held).insert(job.clone(), held);
+        if claim.attempt == 1 {
+            let waited = self.life.saturating_sub(claim.left);
+            self.metrics.gpt_wait_seconds.observe(waited.as_secs_f64());
+        }
+        let span = trace::continued(&claim.question.trace, Step::Answer);
+        trace::note(&span, "roomcast.room", claim.question.room.to_string());
+        trace::note(
+            &span,
+            "roomcast.attempt",
+            i64::try_from(claim.attempt).unwrap_or(i64::MAX),
+        );
         let queue = self.clone();
-        self.tracker.spawn(async move {
-            if let Err(error) = queue.answer(&claim, &token, &why).await {
+        let answer = async move {
+            queue.metrics.gpt_answering.inc();
+            let timer = queue.metrics.gpt_answer_duration_seconds.start_timer();
+            let outcome = queue.answer(&claim, &token, &why).await;
+            timer.observe_duration();
+            queue.metrics.gpt_answering.dec();
+            let result = outcome.as_ref().map_or("failed", |outcome| outcome.as_str());
+            queue.metrics.gpt_attempts_total.inc([result]);
+            trace::note(&Span::current(), "roomcast.result", result);
+            if let Err(error) = outcome {
                 tracing::warn!(job, %error, "an answer was interrupted");
                 queue.give_back(&claim).await;
             }
@@ -269,7 +301,8 @@ impl Queue {
                 held.remove(&job);
             }
             drop(slot);
-        });
+        };
+        self.tracker.spawn(answer.instrument(span));
     }
 
     /// Hands a question over that a failure of Redis interrupted, once Redis is back; after a lease it is taken over anyway.
@@ -288,16 +321,17 @@ impl Queue {
         claim: &Claim,
         token: &CancellationToken,
         why: &Mutex<Option<Interrupt>>,
-    ) -> Result<(), RedisError> {
+    ) -> Result<Outcome, RedisError> {
         let question = &claim.question;
         if self.redis.has_ended(question).await? {
-            return self.redis.finish_question(question).await;
+            self.redis.finish_question(question).await?;
+            return Ok(Outcome::Ended);
         }
         if claim.stalls > 0 {
             self.answerer.settle_lost(claim).await?;
         }
         if claim.stalls >= STALLS_MAX {
-            return self.answerer.give_up_claim(claim, "stalled", true).await.map(drop);
+            return self.answerer.give_up_claim(claim, "stalled", true).await;
         }
         let interrupted = || {
             let token = token.clone();
@@ -306,10 +340,11 @@ impl Queue {
                 lock(why).unwrap_or(Interrupt::Lost)
             }
         };
-        match self.answerer.answer(claim, interrupted()).await? {
-            Outcome::Ended | Outcome::Lost => Ok(()),
-            Outcome::Again(delay) => self.redis.put_off_question(claim, delay).await.map(drop),
+        let outcome = self.answerer.answer(claim, interrupted()).await?;
+        if let Outcome::Again(delay) = outcome {
+            self.redis.put_off_question(claim, delay).await?;
         }
+        Ok(outcome)
     }
 
     /// Tells once that the queue is paused, or no longer is.

@@ -56,6 +56,7 @@ impl Pulse {
             return;
         }
         let silence = self.app.bus.silence();
+        self.app.metrics.bus_silence_seconds.set(silence.of_all.as_secs_f64());
         self.health.set(
             "bus",
             if silence.of_all < UNREADY_AFTER {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use fred::prelude::*;
 use prometheus::IntCounter;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Span;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::canary::Canaries;
@@ -30,8 +31,8 @@ const SHARD_QUEUE: usize = 65_536;
 /// What the bus hands to delivery.
 #[derive(Debug)]
 pub enum BusItem {
-    /// A live event of a room.
-    Event(RoomId, RoomEvent),
+    /// A live event of a room, and its delivery in its trace.
+    Event(RoomId, RoomEvent, Span),
     /// A roomUpdate payload for those who belong to the room: best effort, without a place in the log.
     Update(RoomId, String),
     /// Name and payload of an event about a reply that is being written: best effort, without a place in the log.

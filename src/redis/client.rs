@@ -16,9 +16,11 @@ use super::keys::Keys;
 use super::primaries::Primaries;
 use super::script::Scripts;
 use super::sentinel::Sentinels;
+use super::watched::PostMeter;
 use super::{Bus, RedisError};
 use crate::config::{ConfigError, Durability, RedisConfig};
 use crate::model::RoomId;
+use crate::telemetry::Metrics;
 
 /// Connections for commands: one is enough for a node's traffic, four keep a large answer from delaying the others.
 const CONNECTIONS: usize = 4;
@@ -39,6 +41,7 @@ pub(super) enum Purpose {
 pub struct Redis {
     pub(super) clients: Arc<[Client]>,
     pub(super) scripts: Arc<Scripts>,
+    pub(super) posted: Option<PostMeter>,
     /// Key names of this deployment.
     pub keys: Keys,
     pub(super) settings: Arc<Settings>,
@@ -57,7 +60,15 @@ pub struct Redis {
 impl Redis {
     /// Prepares the connections and starts to connect; goes on trying for ever.
     pub fn start(config: impl Into<RedisConfig>) -> Result<Self, ConfigError> {
-        let config = config.into();
+        Self::start_with(config.into(), None)
+    }
+
+    /// As [`Self::start`], measuring every script in `metrics`.
+    pub fn start_measured(config: impl Into<RedisConfig>, metrics: &Metrics) -> Result<Self, ConfigError> {
+        Self::start_with(config.into(), Some(metrics))
+    }
+
+    fn start_with(config: RedisConfig, metrics: Option<&Metrics>) -> Result<Self, ConfigError> {
         let settings = Arc::new(Settings::read(&config)?);
         let clustered = settings.is_clustered();
         // On a cluster the rooms have connections of their own.
@@ -87,7 +98,8 @@ impl Redis {
             .map(|(clients, service)| Arc::new(Sentinels::start(clients, service)));
         let redis = Self {
             clients,
-            scripts: Arc::new(Scripts::new()),
+            scripts: Arc::new(Scripts::new(metrics)),
+            posted: metrics.map(PostMeter::new),
             keys: Keys::new(config.partitions),
             settings,
             posts,

@@ -56,6 +56,18 @@ impl From<Error> for RedisError {
     }
 }
 
+impl RedisError {
+    /// One word for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Uncertain(_) => "uncertain",
+            Self::Refused(_) => "refused",
+            Self::Unexpected(_) => "unexpected",
+        }
+    }
+}
+
 /// Whether a cluster node answered that another one owns the keys.
 pub(super) fn is_redirection(error: &Error) -> bool {
     *error.kind() == ErrorKind::Routing && error.details() == REDIRECTED

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::client::Purpose;
 use super::durability::Replid;
-use super::{Redis, RedisError};
+use super::{Redis, RedisError, watched};
 use crate::model::{Epoch, EventKind, Position, RoomEvent, RoomId, Seq, UnixMs, UserId};
 
 /// How long a `cid` makes a resend harmless.
@@ -43,7 +43,7 @@ pub struct Draft {
     pub cid: Option<String>,
     /// Hash of the content, to tell a resend from another message under the same `cid`.
     pub hash: u64,
-    /// W3C trace context, or empty.
+    /// W3C trace context of what it is part of, or empty; what is stored is that of the post itself.
     pub trace: String,
     /// Whether it asks the model.
     pub asks: bool,
@@ -197,8 +197,9 @@ impl Redis {
         args.push(millis(IDEMPOTENCY_TTL));
         args.push(self.publish_verb().into());
         args.push(integer(drafts.len()));
+        let spans = watched::begin(room, drafts);
         let mut cids = 0;
-        for draft in drafts {
+        for (index, draft) in drafts.iter().enumerate() {
             args.push(draft.prefix.as_str().into());
             args.push(draft.kind.as_str().into());
             args.push(draft.user.as_str().into());
@@ -225,7 +226,7 @@ impl Redis {
                 None => args.push(0.into()),
             }
             args.push(format!("{:016x}", draft.hash).into());
-            args.push(draft.trace.as_str().into());
+            args.push(watched::context(&spans, index, draft).into());
             args.push(if draft.asks { "1" } else { "" }.into());
             let (id, generation) = match &draft.answers {
                 Some(answers) => (reply_id(&answers.question), answers.generation.to_string()),
@@ -242,6 +243,9 @@ impl Redis {
         }
         let unexpected = || RedisError::Unexpected("post");
         let epoch = answer.remove(0).into_string().ok_or_else(unexpected)?;
+        if let Some(meter) = &self.posted {
+            meter.count(&answer);
+        }
         let posted: Vec<Posted> = answer
             .into_iter()
             .map(|value| read_posted(value).ok_or_else(unexpected))
@@ -249,6 +253,7 @@ impl Redis {
         if posted.iter().any(|posted| matches!(posted, Posted::Stored(_))) {
             self.commit(&client, room, Replid::of_epoch(&epoch)).await?;
         }
+        watched::end(&spans, &posted);
         Ok(posted)
     }
 
@@ -432,20 +437,21 @@ fn read_entry(value: Value) -> Option<RoomEvent> {
     })
 }
 
-/// Reads a live message: `<position> <epoch> <kind> <trace> <json>`.
-pub(super) fn read_live(payload: &str) -> Option<RoomEvent> {
+/// Reads a live message, `<position> <epoch> <kind> <trace> <json>`: the event, and its trace's context (`-`: none).
+pub(super) fn read_live(payload: &str) -> Option<(RoomEvent, &str)> {
     let mut parts = payload.splitn(5, ' ');
-    let (position, epoch, kind, _trace, json) = (
+    let (position, epoch, kind, context, json) = (
         parts.next()?,
         parts.next()?,
         parts.next()?,
         parts.next()?,
         parts.next()?,
     );
-    Some(RoomEvent {
+    let event = RoomEvent {
         position: position.parse().ok()?,
         epoch: Epoch::from(epoch),
         kind: EventKind::parse(kind)?,
         json: RawValue::from_string(json.to_owned()).ok()?,
-    })
+    };
+    Some((event, context))
 }

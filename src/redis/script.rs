@@ -1,83 +1,107 @@
 //! The Lua scripts, and the one way to call them.
 
+use std::time::Instant;
+
 use fred::prelude::*;
-use fred::types::scripts::Script;
+use fred::types::scripts::Script as Source;
+use prometheus::Histogram;
 
 use super::client::Purpose;
 use super::error::is_redirection;
 use super::{Redis, RedisError};
 use crate::model::RoomId;
+use crate::telemetry::{Labelled, Metrics};
 
 /// Redirections followed by one call: a slot moves once, and its new owner may be replaced at that moment.
 const MOVES_MAX: u32 = 2;
 
 macro_rules! source {
-    ($name:literal) => {
-        include_str!(concat!("scripts/", $name, ".lua"))
+    ($name:ident) => {
+        include_str!(concat!("scripts/", stringify!($name), ".lua"))
     };
 }
 
-/// Every script with its hash.
-pub(super) struct Scripts {
-    pub post: Script,
-    pub read: Script,
-    pub trim_log: Script,
-    pub trim_archive: Script,
-    pub delete_room: Script,
-    pub token_requests: Script,
-    pub ban_set: Script,
-    pub ban_clear: Script,
-    pub ban_index: Script,
-    pub strike: Script,
-    pub admit: Script,
-    pub lease: Script,
-    pub gcra_take: Script,
-    pub gpt_enqueue: Script,
-    pub gpt_claim: Script,
-    pub gpt_beat: Script,
-    pub gpt_retry: Script,
-    pub gpt_due: Script,
-    pub gpt_finish: Script,
-    pub gpt_part: Script,
-    pub gpt_fail: Script,
-    pub gpt_again: Script,
-    pub gpt_pause: Script,
-    pub gpt_resume: Script,
-    pub gpt_worker: Script,
-    pub gpt_settle: Script,
-    pub reap: Script,
+/// Declares the scripts: the name of its file, and the preludes that come before it.
+macro_rules! scripts {
+    ($( $name:ident $(after $($prelude:ident)+)?; )+) => {
+        /// Every script with its hash.
+        pub(super) struct Scripts { $( pub $name: Script, )+ }
+
+        impl Scripts {
+            /// The scripts; calls are measured where there is something to measure them with.
+            pub fn new(metrics: Option<&Metrics>) -> Self {
+                Self {
+                    $( $name: Script::new(
+                        stringify!($name),
+                        concat!($( $( source!($prelude), )+ )? source!($name)),
+                        metrics,
+                    ), )+
+                }
+            }
+        }
+    };
 }
 
-impl Scripts {
-    pub fn new() -> Self {
+scripts! {
+    post after epoch;
+    read after epoch;
+    trim_log after epoch;
+    trim_archive;
+    delete_room after epoch;
+    token_requests after ban;
+    ban_set after ban;
+    ban_clear after ban;
+    ban_index after ban;
+    strike after ban;
+    admit after ban gcra;
+    lease after ban;
+    gpt_enqueue after gpt;
+    gpt_claim after gpt;
+    gpt_beat after gpt;
+    gpt_retry after gpt;
+    gpt_due after gpt;
+    gpt_finish after gpt;
+    gpt_part;
+    gpt_fail;
+    gpt_again;
+    gpt_pause after gpt;
+    gpt_resume after gpt;
+    gpt_worker after gpt;
+    gpt_settle after gpt;
+    gpt_figures after gpt;
+    gcra_take after ban gcra;
+    reap;
+}
+
+/// A script.
+pub(super) struct Script {
+    source: Source,
+    meter: Option<Meter>,
+}
+
+/// What is measured of one.
+struct Meter {
+    duration: Histogram,
+    errors: Labelled<1>,
+}
+
+impl Script {
+    fn new(name: &'static str, text: &'static str, metrics: Option<&Metrics>) -> Self {
+        let meter = |metrics: &Metrics| Meter {
+            duration: metrics.redis_call_duration_seconds.of(name),
+            errors: metrics.redis_errors_total.clone(),
+        };
         Self {
-            post: Script::from_lua(concat!(source!("epoch"), source!("post"))),
-            read: Script::from_lua(concat!(source!("epoch"), source!("read"))),
-            trim_log: Script::from_lua(concat!(source!("epoch"), source!("trim_log"))),
-            trim_archive: Script::from_lua(source!("trim_archive")),
-            delete_room: Script::from_lua(concat!(source!("epoch"), source!("delete_room"))),
-            token_requests: Script::from_lua(concat!(source!("ban"), source!("token_requests"))),
-            ban_set: Script::from_lua(concat!(source!("ban"), source!("ban_set"))),
-            ban_clear: Script::from_lua(concat!(source!("ban"), source!("ban_clear"))),
-            ban_index: Script::from_lua(concat!(source!("ban"), source!("ban_index"))),
-            strike: Script::from_lua(concat!(source!("ban"), source!("strike"))),
-            admit: Script::from_lua(concat!(source!("ban"), source!("gcra"), source!("admit"))),
-            lease: Script::from_lua(concat!(source!("ban"), source!("lease"))),
-            gpt_enqueue: Script::from_lua(concat!(source!("gpt"), source!("gpt_enqueue"))),
-            gpt_claim: Script::from_lua(concat!(source!("gpt"), source!("gpt_claim"))),
-            gpt_beat: Script::from_lua(concat!(source!("gpt"), source!("gpt_beat"))),
-            gpt_retry: Script::from_lua(concat!(source!("gpt"), source!("gpt_retry"))),
-            gpt_due: Script::from_lua(concat!(source!("gpt"), source!("gpt_due"))),
-            gpt_finish: Script::from_lua(concat!(source!("gpt"), source!("gpt_finish"))),
-            gpt_part: Script::from_lua(source!("gpt_part")),
-            gpt_fail: Script::from_lua(source!("gpt_fail")),
-            gpt_settle: Script::from_lua(concat!(source!("gpt"), source!("gpt_settle"))),
-            gcra_take: Script::from_lua(concat!(source!("ban"), source!("gcra"), source!("gcra_take"))),
-            gpt_again: Script::from_lua(source!("gpt_again")),
-            gpt_pause: Script::from_lua(concat!(source!("gpt"), source!("gpt_pause"))),
-            gpt_resume: Script::from_lua(concat!(source!("gpt"), source!("gpt_resume"))),
-            gpt_worker: Script::from_lua(concat!(source!("gpt"), source!("gpt_worker"))),
-            reap: Script::from_lua(source!("reap")),
+            source: Source::from_lua(text),
+            meter: metrics.map(meter),
+        }
+    }
+
+    fn note(&self, started: Instant, error: Option<&Error>) {
+        let Some(meter) = &self.meter else { return };
+        meter.duration.observe(started.elapsed().as_secs_f64());
+        if let Some(error) = error {
+            meter.errors.inc([RedisError::from(error.clone()).kind()]);
         }
     }
 }
@@ -144,11 +168,14 @@ impl Redis {
 /// Sends a script's hash, or its text where the server does not have it. fred's own `evalsha_with_reload` would load it
 /// into a cluster node of its choice.
 async fn send<R: FromValue>(script: &Script, client: &Client, keys: Vec<String>, args: Vec<Value>) -> Result<R, Error> {
-    let result = client.evalsha(script.sha1().clone(), keys.clone(), args.clone()).await;
-    match (&result, script.lua()) {
-        (Err(error), Some(lua)) if error.details().starts_with("NOSCRIPT") => {
-            client.eval(lua.clone(), keys, args).await
-        }
-        _ => result,
+    let started = Instant::now();
+    let sha = script.source.sha1().clone();
+    let mut result = client.evalsha(sha, keys.clone(), args.clone()).await;
+    if let (Err(error), Some(lua)) = (&result, script.source.lua())
+        && error.details().starts_with("NOSCRIPT")
+    {
+        result = client.eval(lua.clone(), keys, args).await;
     }
+    script.note(started, result.as_ref().err());
+    result
 }

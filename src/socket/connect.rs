@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use socketioxide::extract::{HttpExtension, TryData};
@@ -137,7 +137,7 @@ impl socketioxide::handler::ConnectMiddleware<Adapter, Self> for ConnectMiddlewa
         if client.websocket {
             app.transports.claim(socket.id, client.conn.clone());
         }
-        let mut leases = Vec::new();
+        let (mut leases, timer) = (Vec::new(), app.metrics.handshake_duration_seconds.start_timer());
         let checked = if app.sockets.contains_key(&socket.id) || app.transports.is_killed(socket.id) {
             // One engine session carries one socket, from its handshake to its end.
             Ok(Err(Refusal::Unavailable))
@@ -149,6 +149,7 @@ impl socketioxide::handler::ConnectMiddleware<Adapter, Self> for ConnectMiddlewa
             };
             tokio::time::timeout(HANDSHAKE_MAX, check(app, &applicant, payload, &mut leases)).await
         };
+        timer.observe_duration();
         match checked.unwrap_or(Err(Refusal::Unavailable)) {
             Ok(Verified { handshake, refreshed }) => {
                 if let Some(place) = &client.place {
@@ -328,7 +329,11 @@ impl MessageHandler<Adapter, Self> for Inlet {
             return;
         }
         let weight = events::weight(&packet);
-        let incoming = Incoming { packet, ack_id };
+        let incoming = Incoming {
+            packet,
+            ack_id,
+            at: Instant::now(),
+        };
         if let Some(wait) = session.app.guard.take_event(&session.rate, &session.user(), weight) {
             return events::refuse_beyond(session, &socket, incoming, wait);
         }

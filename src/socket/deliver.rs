@@ -16,6 +16,7 @@ use socketioxide::SendError;
 use socketioxide::socket::Sid;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 
 use super::protocol::{SyncLost, event};
 use super::reply::is_full;
@@ -26,6 +27,7 @@ use crate::chat::{Chat, ChatError};
 use crate::model::{Epoch, Position, RoomEvent, RoomId};
 use crate::redis::{Bus, BusItem, LogPage};
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::{self, Step};
 
 /// How long a room's subscription outlives its last member: people come back, and SUBSCRIBE costs a round trip.
 const LINGER: Duration = Duration::from_secs(30);
@@ -229,7 +231,7 @@ impl Deliver {
     pub async fn run(self: Arc<Self>, chat: Arc<Chat>, mut items: mpsc::Receiver<BusItem>, first: bool) {
         while let Some(item) = items.recv().await {
             match item {
-                BusItem::Event(room, event) => self.deliver(&chat, &room, &event),
+                BusItem::Event(room, event, span) => self.deliver(&chat, &room, &event, &span),
                 BusItem::Update(room, json) => self.update(&room, json),
                 BusItem::Reply(room, name, json) => self.tell_reply(&room, &name, json),
                 // Every shard hears of a gap; one of them acts for all rooms.
@@ -241,15 +243,17 @@ impl Deliver {
         }
     }
 
-    fn deliver(self: &Arc<Self>, chat: &Arc<Chat>, room: &RoomId, event: &RoomEvent) {
+    fn deliver(self: &Arc<Self>, chat: &Arc<Chat>, room: &RoomId, event: &RoomEvent, span: &Span) {
         let Some(room) = self.rooms.get(room).map(|room| room.clone()) else {
             return;
         };
         let mut feed = room.feed();
         match feed.offer(event) {
             Offer::Deliver => {
-                let lagging = self.hand_out(&mut feed, event);
+                let emit = trace::child(span, Step::Emit);
+                let (delivered, lagging) = self.hand_out(&mut feed, event);
                 drop(feed);
+                trace::note(&emit, "roomcast.sockets", i64::try_from(delivered).unwrap_or(i64::MAX));
                 self.bring_up_all(chat, &room, lagging);
             }
             Offer::Skip => {}
@@ -260,8 +264,8 @@ impl Deliver {
         }
     }
 
-    /// Emits an event to the live members; returns those whose queue was full, which are not live any more.
-    fn hand_out(&self, feed: &mut RoomFeed, event: &RoomEvent) -> Vec<Late> {
+    /// Emits an event to the live members; returns to how many, and those whose queue was full, which are not live any more.
+    fn hand_out(&self, feed: &mut RoomFeed, event: &RoomEvent) -> (u64, Vec<Late>) {
         let mut lagging = Vec::new();
         let mut delivered = 0;
         let name = event.kind.event_name();
@@ -287,7 +291,7 @@ impl Deliver {
             }
         }
         self.metrics.deliveries_total.inc_by(delivered);
-        lagging
+        (delivered, lagging)
     }
 
     /// Tells members whose continuity is broken: protocol 2 by `sync:lost`, the others by closing their transport.
@@ -340,5 +344,8 @@ impl Deliver {
             self.bus.unsubscribe(id);
             false
         });
+        self.metrics
+            .rooms
+            .set(i64::try_from(self.rooms.len()).unwrap_or(i64::MAX));
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use socketioxide_core::Value;
+use tracing::Instrument as _;
 
 use super::inbox::{Incoming, Job};
 use super::reply::Reply;
@@ -95,7 +96,7 @@ impl Event {
             .find(|known| name.as_deref() == Some(known))
             .unwrap_or("unknown");
         Self {
-            reply: Reply::new(name, incoming.ack_id),
+            reply: Reply::new(name, incoming.ack_id, incoming.at),
             packet: incoming.packet,
             number,
         }
@@ -141,11 +142,13 @@ pub async fn handle(session: &Arc<Session>, socket: &Socket, first: u64, jobs: V
     for (number, job) in (first..).zip(jobs) {
         match job {
             Job::Event(incoming) => {
-                let event = Event::new(incoming, number);
+                let mut event = Event::new(incoming, number);
+                event.reply.span = session.app.sampler.event(event.reply.event);
                 if event.reply.event == "message" {
                     messages.push(event);
                 } else {
-                    handle_event(session, socket, event).await;
+                    let span = event.reply.span.clone();
+                    handle_event(session, socket, event).instrument(span).await;
                 }
             }
             Job::Connected => lifecycle::connected(session, socket).await,
@@ -180,7 +183,7 @@ async fn handle_event(session: &Arc<Session>, socket: &Socket, event: Event) {
         "refreshToken" => token::refresh(session, socket).await.map(Answer::Done),
         // Unknown events are ignored, as Socket.IO servers do; they are counted.
         _ => {
-            session.app.metrics.events_total.inc(["unknown", "ignored"]);
+            session.app.metrics.events_total.inc([event.reply.event, "ignored"]);
             return;
         }
     };

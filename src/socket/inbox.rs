@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 use socketioxide::socket::DisconnectReason;
@@ -23,6 +24,8 @@ pub struct Incoming {
     pub packet: Value,
     /// The ack that the client asked for.
     pub ack_id: Option<i64>,
+    /// When it came.
+    pub at: Instant,
 }
 
 /// Something to do for a socket, in order.

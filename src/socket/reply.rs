@@ -1,32 +1,53 @@
 //! The only way to answer an event: an ack where the client asked for one, else `errorMessage`.
 
+use std::time::Instant;
+
 use serde::Serialize;
 use socketioxide::extract::AckSender;
 use socketioxide::handler::FromMessageParts;
 use socketioxide::{SendError, SocketError};
 use socketioxide_core::{Str, Value};
+use tracing::Span;
 
 use super::protocol::{Done, Failure, Stored, event};
 use super::{App, Socket};
 use crate::chat::ChatError;
 use crate::redis::{Adapter, Receipt};
+use crate::telemetry::trace;
 
 /// The answer that an event still needs.
 pub struct Reply {
     /// The event's name, of a fixed set.
     pub event: &'static str,
     ack_id: Option<i64>,
+    /// When the event came.
+    at: Instant,
+    /// The event in its trace, if it is traced; it ends with the answer.
+    pub span: Span,
 }
 
 impl Reply {
-    /// An answer to `event`; `ack_id` where the client asked for an ack.
-    pub fn new(event: &'static str, ack_id: Option<i64>) -> Self {
-        Self { event, ack_id }
+    /// An answer to `event`, which came at `at`; `ack_id` where the client asked for an ack.
+    pub fn new(event: &'static str, ack_id: Option<i64>, at: Instant) -> Self {
+        Self {
+            event,
+            ack_id,
+            at,
+            span: Span::none(),
+        }
+    }
+
+    fn count(&self, app: &App, result: &'static str) {
+        app.metrics.events_total.inc([self.event, result]);
+        app.metrics
+            .event_duration_seconds
+            .observe(self.event, self.at.elapsed());
+        trace::note(&self.span, "roomcast.result", result);
     }
 
     /// Acks with a value.
     pub async fn send<T: Serialize + ?Sized>(self, app: &App, socket: &Socket, value: &T) {
-        app.metrics.events_total.inc([self.event, "ok"]);
+        self.count(app, "ok");
         self.ack(app, socket, value).await;
     }
 
@@ -83,8 +104,9 @@ impl Reply {
     }
 
     fn failure<'a>(&'a self, app: &App, socket: &Socket, error: &ChatError, message: &'a str) -> Failure<'a> {
-        app.metrics.events_total.inc([self.event, error.code()]);
-        tracing::debug!(event = self.event, code = error.code(), sid = %socket.id, "event refused");
+        self.count(app, error.code());
+        self.span
+            .in_scope(|| tracing::debug!(event = self.event, code = error.code(), sid = %socket.id, "event refused"));
         let wants_ack = self.ack_id.is_some();
         Failure {
             event: (!wants_ack).then_some(self.event),

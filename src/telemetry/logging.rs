@@ -1,21 +1,28 @@
 //! Log lines: one subscriber for the process, the only thing in it that is shared by several nodes.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use super::export::Traces;
+use super::trace::TARGET;
 
 use crate::config::{Config, ConfigError, LogFormat};
 
-/// Starts logging to standard error; a second call, or a subscriber of somebody else, stays as it is.
-pub fn init(config: &Config) -> Result<(), ConfigError> {
-    init_with(&config.log, config.log_format)
+/// Starts logging to standard error, and traces where a collector is set; a second call, or a subscriber of somebody else,
+/// stays as it is.
+pub fn init(config: &Config) -> Result<Option<Traces>, ConfigError> {
+    let traces = Traces::start(config)?;
+    let subscriber = subscriber(&config.log, config.log_format, std::io::stderr, traces.as_ref())?;
+    // The error means that there is a subscriber already, which is what a second node in the process finds.
+    Ok(subscriber.try_init().ok().and(traces))
 }
 
-/// As [`init`], for roles that need no other setting.
+/// As [`init`], for roles that need no other setting, and are not traced.
 pub fn init_with(filter: &str, format: LogFormat) -> Result<(), ConfigError> {
-    let subscriber = subscriber(filter, format, std::io::stderr)?;
-    // The error means that there is a subscriber already, which is what a second node in the process finds.
+    let subscriber = subscriber(filter, format, std::io::stderr, None)?;
     let _ = subscriber.try_init();
     Ok(())
 }
@@ -24,6 +31,7 @@ fn subscriber<W>(
     filter: &str,
     format: LogFormat,
     writer: W,
+    traces: Option<&Traces>,
 ) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, ConfigError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -35,13 +43,26 @@ where
             "use a filter such as info or roomcast=debug,info",
         )
     })?;
-    let registry = tracing_subscriber::registry().with(parsed);
+    // Its own filter: what is logged and what is traced are two decisions. Log lines stay out of traces, and so do the spans
+    // of libraries.
+    let spans = traces.map(|traces| {
+        let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer());
+        let layer = layer
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false);
+        let layer = layer.with_level(false).with_target(false);
+        layer.with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET))
+    });
+    let registry = tracing_subscriber::registry()
+        .with(spans)
+        .with(traces.map(Traces::books));
     let layer = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(writer);
     Ok(match format {
-        LogFormat::Text => Box::new(registry.with(layer)),
-        LogFormat::Json => Box::new(registry.with(layer.json().flatten_event(true))),
+        LogFormat::Text => Box::new(registry.with(layer.with_filter(parsed))),
+        LogFormat::Json => Box::new(registry.with(layer.json().flatten_event(true).with_filter(parsed))),
     })
 }
 
@@ -80,7 +101,7 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let config = config(pairs);
-        let subscriber = subscriber(&config.log, config.log_format, move || writer.clone()).unwrap();
+        let subscriber = subscriber(&config.log, config.log_format, move || writer.clone(), None).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(rooms = 2, "joined");
             tracing::debug!("hidden");
@@ -103,7 +124,8 @@ mod tests {
     #[test]
     fn a_bad_filter_names_the_setting_and_a_second_start_is_harmless() {
         let error = init(&config(&[("ROOMCAST_LOG", "roomcast=loud")]))
-            .unwrap_err()
+            .err()
+            .unwrap()
             .to_string();
         assert!(error.contains("ROOMCAST_LOG"), "{error}");
         init(&config(&[])).unwrap();

@@ -41,6 +41,8 @@ pub(super) enum Call {
 }
 
 impl Call {
+    /// Every call, for the test of what is declared.
+    #[cfg(test)]
     pub(super) const ALL: [Self; 10] = [
         Self::VerifyToken,
         Self::RefreshToken,

@@ -366,6 +366,12 @@ async fn health_and_metrics_remember_how_calls_went() {
     let service = Scripted::start(500, "").await;
     let metrics = Arc::new(Metrics::new().unwrap());
     let upstream = upstream(&service.url).with_metrics(metrics.clone());
+    let declared =
+        crate::telemetry::metrics::all().find(|declared| declared.name == "roomcast_upstream_requests_total");
+    assert_eq!(
+        (declared.unwrap().labels[0].1)(),
+        super::Call::ALL.map(super::Call::as_str)
+    );
     assert_eq!(upstream.health(Service::Auth).last_success, None);
     for _ in 0..2 {
         unavailable(upstream.verify_access_token("t").await);

@@ -1,7 +1,7 @@
 //! One exchange with a service: bounded in time and size, judged by the contract, remembered for readiness.
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
@@ -64,9 +64,15 @@ impl Upstream {
             (Some(token), Service::Auth | Service::Api) => request.bearer_auth(token.expose()),
             _ => request,
         };
+        let started = Instant::now();
         let outcome = exchange(call, request).await.and_then(|body| {
             read(body).map_err(|problem| UpstreamError::Unavailable(format!("{}: {problem}", call.as_str())))
         });
+        if let Some(metrics) = &self.metrics {
+            metrics
+                .upstream_request_duration_seconds
+                .observe(call.as_str(), started.elapsed());
+        }
         self.note(call, outcome.as_ref().err());
         outcome
     }

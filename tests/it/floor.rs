@@ -140,8 +140,9 @@ async fn archive_waits_for_the_services_and_drains() {
         let line = page
             .lines()
             .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        // Nothing is shown before the first look.
         line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .unwrap()
+            .unwrap_or(f64::NAN)
     };
     until("the lag is visible", Duration::from_secs(10), || async {
         gauge("roomcast_archive_lag_seconds") >= 2.0 && gauge("roomcast_archive_backlog_events") == 200.0

@@ -10,6 +10,7 @@ use super::{BusItem, Tasks};
 use crate::model::RoomId;
 use crate::redis::keys::room_of_channel;
 use crate::redis::log::read_live;
+use crate::telemetry::trace::{self, Step};
 
 pub(super) async fn receive(tasks: Arc<Tasks>) {
     let mut messages = tasks.client.message_rx();
@@ -44,9 +45,9 @@ async fn dispatch(tasks: &Tasks, message: Message) {
             None => return,
         },
         _ => match read_live(&payload) {
-            Some(event) => {
+            Some((event, context)) => {
                 tasks.metrics.received.inc();
-                BusItem::Event(room, event)
+                BusItem::Event(room, event, trace::continued(context, Step::Deliver))
             }
             None => {
                 tracing::error!(%room, "unreadable message on a live channel");

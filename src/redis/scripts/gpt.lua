@@ -27,10 +27,10 @@ local function clock_ms()
   return (tonumber(pause[1] or '') or now_ms()) - (tonumber(pause[2] or '') or 0)
 end
 
--- Puts a job where workers take it from, and wakes them. Only by this entry can it be claimed: an ended job may leave one
--- behind.
+-- Puts a job where workers take it from, with the queue's time, and wakes them. Only by this entry can it be claimed: an
+-- ended job may leave one behind.
 local function make_ready(job)
-  local entry = redis.call('XADD', READY, '*', 'j', job)
+  local entry = redis.call('XADD', READY, '*', 'j', job, 'c', string.format('%d', clock_ms()))
   redis.call('HSET', job_key(job), 'state', 'ready', 'entry', entry)
   redis.call('PUBLISH', READY, '')
 end

@@ -9,9 +9,9 @@
 --       6 index of the idempotency key from 1, or 0  7 content hash  8 trace context or ''
 --       9 '1' = asks the model  10 the message's id, or '' = its place
 --       11 the claim under which a reply was written, or ''
--- Returns { epoch, { status, seq, ts, id } per event } with status ok, dup, conflict, room_gone, not_author,
---       not_found, elsewhere (the target is below the log: ask the archive), backlog (the archive is full), superseded
---       (a later claim writes this reply).
+-- Returns { epoch, { status, seq, ts, id, epoch, nodes that got it } per event } with status ok, dup, conflict, room_gone,
+--       not_author, not_found, elsewhere (the target is below the log: ask the archive), backlog (the archive is full),
+--       superseded (a later claim writes this reply).
 --
 -- Event JSON is never decoded: the server's fields are appended to the prefix.
 -- All checks that can fail come before the first write of an event.
@@ -117,9 +117,9 @@ for n = 1, count do
       if idem_key then
         redis.call('SET', idem_key, hash .. '|' .. room.epoch .. '|' .. seq .. '|' .. ts .. '|' .. id, 'PX', idem_ttl)
       end
-      redis.call(publish, channel,
+      local receivers = redis.call(publish, channel,
         position .. ' ' .. room.epoch .. ' ' .. kind .. ' ' .. (trace ~= '' and trace or '-') .. ' ' .. json)
-      results[#results + 1] = { 'ok', seq, ts, id, room.epoch }
+      results[#results + 1] = { 'ok', seq, ts, id, room.epoch, receivers }
       room.len = room.len + 1
       posted = true
     end

@@ -150,7 +150,8 @@ impl Deliver {
         for event in &page.events {
             if feed.advance(event) {
                 self.metrics.holes_repaired_total.inc();
-                let lagging = self.hand_out(&mut feed, event);
+                let (delivered, lagging) = self.hand_out(&mut feed, event);
+                self.metrics.deliveries_repaired_total.inc_by(delivered);
                 self.bring_up_all(chat, room, lagging);
             }
         }

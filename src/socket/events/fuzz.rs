@@ -11,7 +11,12 @@ fn packet(text: String) -> Value {
 }
 
 fn event(packet: Value) -> Event {
-    Event::new(Incoming { packet, ack_id: None }, 0)
+    let incoming = Incoming {
+        packet,
+        ack_id: None,
+        at: std::time::Instant::now(),
+    };
+    Event::new(incoming, 0)
 }
 
 #[test]

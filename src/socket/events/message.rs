@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::{Instrument as _, Span};
+
 use super::lifecycle::refresh_rooms_behind;
 use super::{Event, fail};
 use crate::chat::{ChatError, compose_delete, compose_edit, compose_message};
@@ -9,6 +11,7 @@ use crate::model::{Identity, RoomId};
 use crate::redis::{Draft, Receipt};
 use crate::socket::reply::Reply;
 use crate::socket::{Session, Socket};
+use crate::telemetry::trace;
 
 /// Stores the messages that waited together, each room's run in one round trip and in the order sent.
 pub async fn post(session: &Arc<Session>, socket: &Socket, events: Vec<Event>) {
@@ -20,7 +23,8 @@ pub async fn post(session: &Arc<Session>, socket: &Socket, events: Vec<Event>) {
     for event in events {
         let composed = compose(session, &identity, &event);
         match composed {
-            Ok((room, draft)) => {
+            Ok((room, mut draft)) => {
+                draft.trace = trace::context_of(&event.reply.span, "");
                 if run.as_ref().is_some_and(|(current, ..)| *current != room) {
                     store(session, socket, run.take()).await;
                 }
@@ -64,7 +68,10 @@ fn compose(session: &Session, identity: &Identity, event: &Event) -> Result<(Roo
 
 async fn store(session: &Arc<Session>, socket: &Socket, run: Option<(RoomId, Vec<Draft>, Vec<Reply>)>) {
     let Some((room, drafts, replies)) = run else { return };
-    let results = session.app.chat.post(&room, &drafts).await;
+    // What is logged meanwhile names the first trace that it belongs to.
+    let span = replies.iter().map(|reply| &reply.span).find(|span| !span.is_disabled());
+    let span = span.cloned().unwrap_or_else(Span::none);
+    let results = session.app.chat.post(&room, &drafts).instrument(span).await;
     let mut stored = 0;
     for (reply, result) in replies.into_iter().zip(results) {
         match result {
@@ -108,8 +115,9 @@ async fn change(
     event: &Event,
     identity: &Identity,
     room: &RoomId,
-    draft: Draft,
+    mut draft: Draft,
 ) -> Result<Receipt, ChatError> {
+    draft.trace = trace::context_of(&event.reply.span, "");
     require_joined(session, room)?;
     require_order(session, room, event)?;
     let changed = session.app.chat.change(identity, room, draft).await;

@@ -118,6 +118,10 @@ async fn pausing(topology: Topology) {
         (&stats["paused"]["by"], &stats["paused"]["reason"]),
         (&json!("kim"), &json!("the model moves"))
     );
+    // What workers are scaled by is on the queue's clock, which stands still.
+    let page = workers[0].metrics.render();
+    assert!(page.contains("roomcast_gpt_jobs{state=\"ready\"} 1\n"), "{page}");
+    assert!(page.contains("roomcast_gpt_oldest_wait_seconds 0\n"), "{page}");
     assert_eq!(model.calls("waits"), 0);
     for worker in workers.iter().chain([&late]) {
         assert!(is_ready(worker).await, "a pause is no failure");
