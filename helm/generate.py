@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes what follows from other files: the settings in the chart's schema (from `roomcast config`), the chart's README
-(from its values), and the plain manifests in k8s/ (from the chart). With --check it only says what is stale.
+(from its values), its dashboards (from boards.py), and the plain manifests in k8s/ (from the chart). With --check it only says what is stale.
 
 Usage: generate.py [--check] --binary target/debug/roomcast
 """
@@ -10,6 +10,7 @@ import pathlib
 import subprocess
 import sys
 
+import dashboards
 import manifests
 import readme
 
@@ -44,7 +45,7 @@ def main():
     arguments = parser.parse_args()
     stale = []
     # In this order: the manifests are rendered under the new schema.
-    for make in (lambda: schema(arguments.binary), lambda: readme.make(CHART), lambda: manifests.make(CHART)):
+    for make in (lambda: schema(arguments.binary), lambda: readme.make(CHART), lambda: dashboards.make(CHART), lambda: manifests.make(CHART)):
         for path, text in make().items():
             if path.exists() and path.read_text() == text:
                 continue
