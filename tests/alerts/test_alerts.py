@@ -78,6 +78,15 @@ def test_queries_and_commands_of_the_runbook_exist(tmp_path):
             assert re.search(rf"^    {wanted}\b", sources, re.M), command
 
 
+def test_links_of_the_runbook_lead_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)", RUNBOOK.read_text()):
+        path, _, anchor = target.partition("#")
+        file = declared.PAGE if path == "metrics.md" else RUNBOOK.parent / path if path else RUNBOOK
+        headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
+        names = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert not anchor or anchor in names, target
+
+
 @pytest.mark.parametrize(("file", "rule"), BY_FILE, ids=lambda part: part.get("alert", part.get("record")) if isinstance(part, dict) else "")
 def test_rules_ask_for_what_there_is(file, rule):
     assert not declared.unknown(promql.selectors(rule["expr"]), promql.groupings(rule["expr"]), RECORDED)
