@@ -1,4 +1,5 @@
-"""The dashboards of the chart as Grafana reads them, made of the lists in boards.py."""
+"""The dashboards of the chart as Grafana reads them, made of the lists in boards/."""
+
 import json
 
 from boards import DASHBOARDS
@@ -13,18 +14,36 @@ RUNBOOK = "docs/runbook.md"
 def query_variable(name, query, label, hidden=False):
     """A choice of label values; all of them at first, and where the label is missing."""
     return {
-        "name": name, "label": label, "type": "query", "datasource": DATASOURCE,
-        "query": {"query": query, "refId": name}, "definition": query,
-        "multi": True, "includeAll": True, "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]},
-        "refresh": 2, "sort": 1, "hide": 2 if hidden else 0,
+        "name": name,
+        "label": label,
+        "type": "query",
+        "datasource": DATASOURCE,
+        "query": {"query": query, "refId": name},
+        "definition": query,
+        "multi": True,
+        "includeAll": True,
+        "allValue": ".*",
+        "current": {"text": ["All"], "value": ["$__all"]},
+        "refresh": 2,
+        "sort": 1,
+        "hide": 2 if hidden else 0,
     }
 
 
 def variables(by_pod):
     """Which Prometheus, which installation, and on some dashboards which pod."""
     made = [
-        {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "hide": 0,
-         "current": {}, "includeAll": False, "multi": False, "refresh": 1},
+        {
+            "name": "datasource",
+            "label": "Prometheus",
+            "type": "datasource",
+            "query": "prometheus",
+            "hide": 0,
+            "current": {},
+            "includeAll": False,
+            "multi": False,
+            "refresh": 1,
+        },
         query_variable("namespace", "label_values(roomcast_build_info, namespace)", "Namespace"),
         query_variable("job", 'label_values(roomcast_build_info{namespace=~"$namespace"}, job)', "Job"),
     ]
@@ -48,7 +67,7 @@ def thresholds(levels, rising):
 
 
 def panel(number, place, given):
-    """One panel, `given` by boards.py."""
+    """One panel, `given` by boards/."""
     custom = {"lineWidth": 1, "fillOpacity": 10, "showPoints": "never"}
     if given.levels:
         custom["thresholdsStyle"] = {"mode": "line"}
@@ -57,21 +76,35 @@ def panel(number, place, given):
     stat = given.kind == "stat"
     bounds = {name: value for name, value in (("min", given.least), ("max", given.most)) if value is not None}
     return {
-        "id": number, "type": given.kind, "title": given.title, "description": given.description,
-        "datasource": DATASOURCE, "gridPos": place,
+        "id": number,
+        "type": given.kind,
+        "title": given.title,
+        "description": given.description,
+        "datasource": DATASOURCE,
+        "gridPos": place,
         "fieldConfig": {
             "defaults": {
-                "unit": given.unit, **bounds, "custom": {} if stat else custom,
+                "unit": given.unit,
+                **bounds,
+                "custom": {} if stat else custom,
                 "thresholds": thresholds(given.levels, given.rising),
                 "color": {"mode": "thresholds" if stat else "palette-classic"},
             },
             "overrides": [],
         },
-        "options": {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "graphMode": "area"} if stat else
-                   {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}},
+        "options": {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "graphMode": "area"}
+        if stat
+        else {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}},
         "targets": [
-            {"refId": chr(ord("A") + index), "datasource": DATASOURCE, "expr": chosen(expr), "legendFormat": legend,
-             "editorMode": "code", "range": True, "instant": False}
+            {
+                "refId": chr(ord("A") + index),
+                "datasource": DATASOURCE,
+                "expr": chosen(expr),
+                "legendFormat": legend,
+                "editorMode": "code",
+                "range": True,
+                "instant": False,
+            }
             for index, (legend, expr) in enumerate(given.queries)
         ],
         "links": [
@@ -89,12 +122,29 @@ def dashboard(given):
         panels.append(panel(number, {"x": x, "y": y, "w": one.width, "h": one.height}, one))
         x, tallest = x + one.width, max(tallest, one.height)
     return {
-        "uid": f"roomcast-{given.name}", "title": f"Roomcast / {given.title}", "description": given.description,
-        "tags": ["roomcast"], "schemaVersion": SCHEMA_VERSION, "version": 1, "editable": True, "graphTooltip": 1,
-        "time": {"from": "now-3h", "to": "now"}, "refresh": "30s", "timezone": "browser",
-        "templating": {"list": variables(given.by_pod)}, "panels": panels, "annotations": {"list": []},
+        "uid": f"roomcast-{given.name}",
+        "title": f"Roomcast / {given.title}",
+        "description": given.description,
+        "tags": ["roomcast"],
+        "schemaVersion": SCHEMA_VERSION,
+        "version": 1,
+        "editable": True,
+        "graphTooltip": 1,
+        "time": {"from": "now-3h", "to": "now"},
+        "refresh": "30s",
+        "timezone": "browser",
+        "templating": {"list": variables(given.by_pod)},
+        "panels": panels,
+        "annotations": {"list": []},
         "links": [
-            {"type": "dashboards", "title": "Roomcast", "tags": ["roomcast"], "asDropdown": True, "includeVars": True, "keepTime": True},
+            {
+                "type": "dashboards",
+                "title": "Roomcast",
+                "tags": ["roomcast"],
+                "asDropdown": True,
+                "includeVars": True,
+                "keepTime": True,
+            },
             {"type": "link", "title": "Runbook", "url": RUNBOOK, "targetBlank": True, "icon": "doc"},
         ],
     }

@@ -1,4 +1,5 @@
 """The metrics that there are, with their labels and the labels' values, as docs/metrics.md lists them."""
+
 import os
 import pathlib
 import re

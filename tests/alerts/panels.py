@@ -6,6 +6,7 @@ Usage: panels.py --prometheus http://127.0.0.1:9090 [--wait SECONDS]
 
 The Prometheus must scrape running nodes and workers that have had something to do, for two minutes and more.
 """
+
 import argparse
 import json
 import math

@@ -1,5 +1,6 @@
 """What a PromQL expression asks for: metrics with their matchers, and labels that it groups or joins by. No parser: promtool
 checks the syntax, this finds the names."""
+
 import re
 
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"')

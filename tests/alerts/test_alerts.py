@@ -1,4 +1,5 @@
 """Alerts: their rules are sound, each is tried both ways, and each has its entry in the runbook."""
+
 import re
 import subprocess
 
@@ -18,7 +19,9 @@ RECORDED = {rule["record"] for _, rule in BY_FILE if "record" in rule}
 
 
 def promtool(*arguments):
-    said = subprocess.run(["promtool", *map(str, arguments)], cwd=ROOT / "tests/alerts", capture_output=True, text=True, timeout=60)
+    said = subprocess.run(
+        ["promtool", *map(str, arguments)], cwd=ROOT / "tests/alerts", capture_output=True, text=True, timeout=60
+    )
     assert said.returncode == 0, said.stdout + said.stderr
 
 
@@ -64,7 +67,9 @@ def test_the_runbook_has_an_entry_for_every_alert_and_no_other():
 
 def test_queries_and_commands_of_the_runbook_exist(tmp_path):
     text = RUNBOOK.read_text()
-    queries = [query for query in re.findall(r"`([^`\n]+)`", text) if re.search(r"[({].*\broomcast_|\broomcast_\w+[{\[]|:ratio_", query)]
+    queries = [
+        query for query in re.findall(r"`([^`\n]+)`", text) if re.search(r"[({].*\broomcast_|\broomcast_\w+[{\[]|:ratio_", query)
+    ]
     assert len(queries) > 20
     rules = [{"record": "a:b", "expr": query} for query in queries]
     (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
@@ -87,17 +92,22 @@ def test_links_of_the_runbook_lead_somewhere():
         assert not anchor or anchor in names, target
 
 
-@pytest.mark.parametrize(("file", "rule"), BY_FILE, ids=lambda part: part.get("alert", part.get("record")) if isinstance(part, dict) else "")
+@pytest.mark.parametrize(
+    ("file", "rule"), BY_FILE, ids=lambda part: part.get("alert", part.get("record")) if isinstance(part, dict) else ""
+)
 def test_rules_ask_for_what_there_is(file, rule):
     assert not declared.unknown(promql.selectors(rule["expr"]), promql.groupings(rule["expr"]), RECORDED)
 
 
-@pytest.mark.parametrize(("expr", "problem"), [
-    ("sum(rate(roomcast_connection[5m]))", "metric roomcast_connection"),
-    ('roomcast_posts_total{resul="ok"}', "label resul of roomcast_posts_total"),
-    ('roomcast_posts_total{result=~"ok|fine"}', "roomcast_posts_total{result=fine}"),
-    ("sum by (reason) (roomcast_posts_total)", "label reason"),
-    ("roomcast_post_duration_seconds", "metric roomcast_post_duration_seconds"),
-])
+@pytest.mark.parametrize(
+    ("expr", "problem"),
+    [
+        ("sum(rate(roomcast_connection[5m]))", "metric roomcast_connection"),
+        ('roomcast_posts_total{resul="ok"}', "label resul of roomcast_posts_total"),
+        ('roomcast_posts_total{result=~"ok|fine"}', "roomcast_posts_total{result=fine}"),
+        ("sum by (reason) (roomcast_posts_total)", "label reason"),
+        ("roomcast_post_duration_seconds", "metric roomcast_post_duration_seconds"),
+    ],
+)
 def test_a_name_that_is_not_declared_is_found(expr, problem):
     assert declared.unknown(promql.selectors(expr), promql.groupings(expr)) == [problem]

@@ -1,6 +1,8 @@
 """Dashboards: they are what their list makes of them, ask for what there is, and explain themselves."""
+
 import http.server
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ from declared import ROOT
 from test_alerts import ALERTS, RECORDED, promtool
 
 sys.path.insert(0, str(ROOT / "helm"))
-import dashboards  # noqa: E402
+import dashboards
 
 FILES = dashboards.make(ROOT / "helm/roomcast")
 BOARDS = {path.stem: json.loads(text) for path, text in FILES.items()}
@@ -49,7 +51,6 @@ def test_a_panel_explains_itself_and_leaves_the_choice_to_the_variables(board, p
     for target in panel["targets"]:
         for name, matchers in promql.selectors(target["expr"]):
             chosen = {label for label, _, value in matchers if value == f"${label}"}
-            # An operand that is matched to a chosen one needs no choice of its own.
             assert chosen == {"namespace", "job", "pod", "instance"}, f"{name} in {target['expr']}"
         if "rate(" in target["expr"]:
             assert "[$__rate_interval]" in target["expr"], target["expr"]
@@ -60,8 +61,7 @@ def test_a_panel_asks_for_what_there_is(board, panel):
     for target in panel["targets"]:
         expr = target["expr"]
         assert not declared.unknown(promql.selectors(expr), promql.groupings(expr), RECORDED), expr
-        made = {label for label in ("{{" + part for part in target["legendFormat"].split("{{")[1:])}
-        for label in (text[2:text.index("}}")] for text in made):
+        for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
             assert label in promql.groupings(expr) | all_labels(expr), f"{label} in {target['legendFormat']}"
 
 
@@ -76,13 +76,18 @@ def test_panels_do_not_lie_upon_each_other():
         taken = set()
         for panel in board["panels"]:
             place = panel["gridPos"]
-            cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+            cells = {
+                (x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])
+            }
             assert not cells & taken and place["x"] + place["w"] <= 24, panel["title"]
             taken |= cells
 
 
 def test_prometheus_takes_every_query(tmp_path):
-    rules = [{"record": "a:b", "expr": query, "labels": {"n": str(n)}} for n, (_, _, query) in enumerate([*panels.panels(), *panels.scaling()])]
+    rules = [
+        {"record": "a:b", "expr": query, "labels": {"n": str(n)}}
+        for n, (_, _, query) in enumerate([*panels.panels(), *panels.scaling()])
+    ]
     assert len(rules) > 80
     (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
     promtool("check", "rules", tmp_path / "queries.yaml")
@@ -119,7 +124,12 @@ def said_with(answer):
         server.answer = answer
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
-        said = subprocess.run([sys.executable, "-B", ROOT / "tests/alerts/panels.py", "--prometheus", address], capture_output=True, text=True, timeout=60)
+        said = subprocess.run(
+            [sys.executable, "-B", ROOT / "tests/alerts/panels.py", "--prometheus", address],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         server.shutdown()
     return said
 
@@ -136,9 +146,15 @@ def test_the_program_takes_data_and_asks_without_variables():
     assert any("[1m]" in query and 'pod=~".*"' in query for query in asked)
 
 
-@pytest.mark.parametrize(("bad", "problem"), [
-    (series(), "no data"), (series("NaN"), "no data"), ((400, {"error": "bad query"}), "bad query"),
-], ids=["empty", "not a number", "an error"])
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        (series(), "no data"),
+        (series("NaN"), "no data"),
+        ((400, {"error": "bad query"}), "bad query"),
+    ],
+    ids=["empty", "not a number", "an error"],
+)
 def test_the_program_fails_for_one_panel_without_an_answer(bad, problem):
     said = said_with(lambda query: bad if "roomcast_gpt_paused" in query else series("1"))
     assert said.returncode == 1 and f"gpt: Paused: {problem}" in said.stderr, said.stderr
