@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short ts backend python browser helm helm-docs metrics telemetry-cost release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short ts backend python browser helm helm-docs alerts metrics telemetry-cost release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -106,10 +106,13 @@ python: build $(VENV)/.installed ## the whole event table with python-socketio
 helm: build $(VENV)/.installed ## the chart, the plain manifests and the container files, by the real Helm engine, kustomize and the like
 	ROOMCAST_BINARY=$(abspath $(TARGET))/debug/roomcast $(VENV)/bin/python -B -m pytest tests/helm
 
+alerts: $(VENV)/.installed ## the alerts by promtool, their runbook, and every name that rules and dashboards ask for
+	$(VENV)/bin/python -B -m pytest tests/alerts
+
 helm-docs: build $(VENV)/.installed ## make the chart's README, the settings in its schema, and the plain manifests anew
 	$(VENV)/bin/python -B helm/generate.py --binary $(TARGET)/debug/roomcast
 
-test: lint unit e2e chaos-short ts backend python browser helm ## everything CI runs
+test: lint unit e2e chaos-short ts backend python browser helm alerts ## everything CI runs
 
 telemetry-cost: release ## what scraping and tracing cost, CPU per delivery in alternating runs
 	ROOMCAST_BINARY=$(abspath $(TARGET))/release/roomcast \

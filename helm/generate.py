@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Makes what follows from other files: the settings in the chart's schema (from `roomcast config`), the chart's README
-(from its values), and the plain manifests in k8s/ (from the chart). With --check it only says what is stale.
+(from its values), its dashboards (from boards/), and the plain manifests in k8s/ (from the chart). With --check it only
+says what is stale.
 
 Usage: generate.py [--check] --binary target/debug/roomcast
 """
@@ -10,6 +11,7 @@ import pathlib
 import subprocess
 import sys
 
+import dashboards
 import manifests
 import readme
 
@@ -44,8 +46,9 @@ def main():
     arguments = parser.parse_args()
     stale = []
     # In this order: the manifests are rendered under the new schema.
-    for make in (lambda: schema(arguments.binary), lambda: readme.make(CHART), lambda: manifests.make(CHART)):
-        for path, text in make().items():
+    makers = (lambda chart: schema(arguments.binary), readme.make, dashboards.make, manifests.make)
+    for make in makers:
+        for path, text in make(CHART).items():
             if path.exists() and path.read_text() == text:
                 continue
             stale.append(str(path.relative_to(CHART.parent.parent)))
@@ -55,7 +58,7 @@ def main():
     if stale and arguments.check:
         print(f"stale: {', '.join(stale)}\nrun `make helm-docs` and commit what it writes", file=sys.stderr)
         return 1
-    print(f"{'written: ' + ', '.join(stale) if stale else 'the chart README, schema and manifests are up to date'}")
+    print(f"{'written: ' + ', '.join(stale) if stale else 'the schema, README and dashboards of the chart and the manifests are up to date'}")
     return 0
 
 

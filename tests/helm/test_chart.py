@@ -236,6 +236,16 @@ def test_dashboards_and_rules_come_from_their_folders_as_they_are(tmp_path):
     assert made[0]["data"]["fleet.json"] == dashboard and made[0]["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
+def test_alerts_and_dashboards_link_to_the_runbook_where_it_is_read():
+    on = {"metrics": {"rules": True, "dashboards": {"enabled": True}, "runbook": "https://wiki.example.org/runbook"}}
+    objects = render(merged(example("trial"), on))
+    rules, dashboards = of_kind(objects, "PrometheusRule"), [item for item in of_kind(objects, "ConfigMap") if "-dashboard-" in item["metadata"]["name"]]
+    assert len(rules) >= 5 and len(dashboards) >= 6
+    for item in rules + dashboards:
+        text = yaml.safe_dump(item, width=10**6)
+        assert "docs/runbook.md" not in text and "https://wiki.example.org/runbook" in text, item["metadata"]["name"]
+
+
 def test_the_adapter_shows_what_nodes_are_scaled_on(tmp_path):
     rule = yaml.safe_load((CHART.parents[1] / "k8s/addons/prometheus-adapter.yaml").read_text())["rules"]["custom"][0]
     wanted = merged(example("production"), {"nodes": {"autoscaling": {"connections": 1}}})

@@ -43,6 +43,7 @@ REFUSED_BY_SCHEMA = [
     ({"ingress": {"timeoutSeconds": 60}}, "/ingress/timeoutSeconds"),
     ({"ingress": {"hosts": ["https://chat.example.org"]}}, "/ingress/hosts"),
     ({"metrics": {"monitor": True}}, "/metrics/monitor"),
+    ({"metrics": {"runbook": "a runbook"}}, "/metrics/runbook"),
 ]
 
 # (what does not fit together, what the message must say)
