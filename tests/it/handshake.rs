@@ -34,7 +34,8 @@ async fn is_blocked(world: &World, address: &str) -> bool {
         }) => {
             let body: Value = serde_json::from_str(&body).unwrap();
             assert_eq!(body["code"], "blocked");
-            assert!(body["retryAfterMs"].as_u64().unwrap() <= 60_000);
+            // A node knows the server's clock as well as half a trip to it lets it.
+            assert!(body["retryAfterMs"].as_u64().unwrap() <= 61_000, "{body}");
             assert!(headers.iter().any(|(name, _)| name == "retry-after"), "{headers:?}");
             true
         }
