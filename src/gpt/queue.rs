@@ -15,6 +15,7 @@ use tracing::{Instrument as _, Span};
 
 use self::repeat::{News, RETRY, repeat};
 use super::answer::{Answerer, Outcome};
+use super::why::Why;
 use super::words;
 use crate::config::Config;
 use crate::model::{RoomId, UnixMs, unix_ms};
@@ -204,7 +205,8 @@ impl Queue {
             Enqueued::RoomBusy => "room_busy",
             Enqueued::UserBusy => "user_busy",
         };
-        self.answerer.fail(question, code, true).await
+        let refused = self.answerer.end(question, asked.ender(), Why::Refused(code));
+        refused.await.map(drop)
     }
 
     /// From the queue to answers, until there is nothing more to do.
@@ -324,14 +326,14 @@ impl Queue {
     ) -> Result<Outcome, RedisError> {
         let question = &claim.question;
         if self.redis.has_ended(question).await? {
-            self.redis.finish_question(question).await?;
+            self.redis.finish_question(question, claim.ender()).await?;
             return Ok(Outcome::Ended);
         }
         if claim.stalls > 0 {
             self.answerer.settle_lost(claim).await?;
         }
         if claim.stalls >= STALLS_MAX {
-            return self.answerer.give_up_claim(claim, "stalled", true).await;
+            return self.answerer.end_claim(claim, Why::failed("stalled", true)).await;
         }
         let interrupted = || {
             let token = token.clone();
@@ -399,8 +401,9 @@ impl Queue {
     }
 
     async fn sweep(&self) -> Result<(), RedisError> {
-        for question in self.redis.due_questions().await? {
-            self.answerer.give_up(&question, "deadline", true).await?;
+        for found in self.redis.due_questions().await? {
+            let why = Why::failed("deadline", true);
+            self.answerer.end(&found.question, found.ender(), why).await?;
         }
         // Who takes questions does not look while there is no room for one.
         self.tell_pause(self.redis.question_holds().await?.pause);
