@@ -201,11 +201,11 @@ impl Answerer {
             self.ledger.settle(claim, call, &reply.text, result).await;
         }
         match stream? {
-            Stream::Complete => self.store(&reply, false).await,
+            Stream::Complete => self.store(claim, &reply.text, false).await,
             Stream::Interrupted(Interrupt::Cancelled) if reply.text.is_empty() => {
                 self.end_claim(claim, Why::Cancelled).await
             }
-            Stream::Interrupted(Interrupt::Cancelled) => self.store(&reply, true).await,
+            Stream::Interrupted(Interrupt::Cancelled) => self.store(claim, &reply.text, true).await,
             Stream::Interrupted(Interrupt::Stopping) => Ok(Outcome::Again(Duration::ZERO)),
             Stream::Interrupted(Interrupt::Lost) => Ok(Outcome::Lost),
             Stream::Refused => {
@@ -219,16 +219,30 @@ impl Answerer {
 
     /// Settles the call of a worker that fell silent over this question, before what it told is forgotten.
     pub async fn settle_lost(&self, claim: &Claim) -> Result<(), RedisError> {
-        let question = &claim.question;
-        let (id, generation) = (question.reply(), claim.generation - 1);
-        let parts = self.redis.parts(&question.room).await?;
-        let told = parts
-            .into_iter()
-            .find(|(of, by, index, _)| *of == id && *by == generation && index.is_some());
+        let told = self.told_before(&claim.question).await?;
         // Without a piece of it there may have been no call.
-        let Some((.., told)) = told else { return Ok(()) };
-        let tokens = self.prompter.prompt(question).await?.map_or(0, |asked| asked.tokens);
+        let Some((_, told)) = told.filter(|(generation, _)| *generation == claim.generation - 1) else {
+            return Ok(());
+        };
+        let asked = self.prompter.prompt(&claim.question).await?;
+        let tokens = asked.map_or(0, |asked| asked.tokens);
         self.ledger.settle_lost(claim, tokens, &told).await
+    }
+
+    /// What the room was told of the reply, and under which claim.
+    async fn told_before(&self, question: &Question) -> Result<Option<(u64, String)>, RedisError> {
+        let id = question.reply();
+        let parts = self.redis.parts(&question.room).await?;
+        let told = parts.into_iter().find(|(of, _, index, _)| *of == id && index.is_some());
+        Ok(told.map(|(_, generation, _, text)| (generation, text)))
+    }
+
+    /// Ends a question that was cancelled under another claim: what the room was told is the reply.
+    pub async fn keep_told(&self, claim: &Claim) -> Result<Outcome, RedisError> {
+        match self.told_before(&claim.question).await? {
+            Some((_, text)) => self.store(claim, &text, true).await,
+            None => self.end_claim(claim, Why::Cancelled).await,
+        }
     }
 
     async fn failed(&self, claim: &Claim, error: &ProviderError) -> Result<Outcome, RedisError> {
@@ -340,13 +354,13 @@ impl Answerer {
     }
 
     /// Puts the reply into the room's log, unless the question has ended, and lets its room and its user go on.
-    async fn store(&self, reply: &Reply<'_>, cancelled: bool) -> Result<Outcome, RedisError> {
-        let question = &reply.claim.question;
+    async fn store(&self, claim: &Claim, text: &str, cancelled: bool) -> Result<Outcome, RedisError> {
+        let question = &claim.question;
         let mut message = serde_json::json!({
             "roomID": question.room,
             "platformid": AUTHOR,
             "username": AUTHOR,
-            "message": reply.text,
+            "message": text,
             "kind": EventKind::Gpt.as_str(),
             "gpt": true,
             "replyTo": question.id,
@@ -365,10 +379,10 @@ impl Answerer {
             cid: None,
             hash: 0,
             trace: trace::context_of(&Span::current(), &question.trace),
-            asks: false,
+            asks: None,
             answers: Some(Answers {
                 question: question.id.clone(),
-                generation: reply.claim.generation,
+                generation: claim.generation,
             }),
         };
         let posted = self
@@ -385,7 +399,7 @@ impl Answerer {
             Some(Posted::Superseded) => return Ok(Outcome::Lost),
             _ => return Ok(Outcome::Again(BACKOFF)),
         }
-        self.redis.finish_question(question, reply.claim.ender()).await?;
+        self.redis.finish_question(question, claim.ender()).await?;
         Ok(Outcome::Ended)
     }
 }

@@ -19,7 +19,9 @@ use super::why::Why;
 use super::words;
 use crate::config::Config;
 use crate::model::{RoomId, UnixMs, unix_ms};
-use crate::redis::{Act, Asked, Budgets, Bus, Claim, Enqueued, Holds, Pause, Question, Redis, RedisError, Running};
+use crate::redis::{
+    Act, Asked, Budgets, Bus, Claim, Enqueued, Hold, Holds, Pause, Question, Redis, RedisError, Running,
+};
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::{self, Step};
 
@@ -332,6 +334,9 @@ impl Queue {
         if claim.stalls > 0 {
             self.answerer.settle_lost(claim).await?;
         }
+        if claim.is_cancelled {
+            return self.answerer.keep_told(claim).await;
+        }
         if claim.stalls >= STALLS_MAX {
             return self.answerer.end_claim(claim, Why::failed("stalled", true)).await;
         }
@@ -370,14 +375,18 @@ impl Queue {
     async fn beat(&self) -> Result<(), RedisError> {
         self.redis.show_worker(&self.worker, self.since, self.parallel).await?;
         let running: Vec<Running> = lock(&self.held).values().map(|held| held.running.clone()).collect();
-        let still = self.redis.beat_questions(&self.worker, &running).await?;
+        let holds = self.redis.beat_questions(&self.worker, &running).await?;
         let held = lock(&self.held);
-        for (running, still) in running.iter().zip(still) {
-            match held.get(&running.job) {
-                Some(held) if !still && held.running.generation == running.generation => {
-                    held.interrupt(Interrupt::Lost);
-                }
-                _ => {}
+        for (running, hold) in running.iter().zip(holds) {
+            let same = |held: &&Held| held.running.generation == running.generation;
+            let Some(held) = held.get(&running.job).filter(same) else {
+                continue;
+            };
+            match hold {
+                Hold::Kept => {}
+                Hold::Lost => held.interrupt(Interrupt::Lost),
+                // The act came before the claim was known here.
+                Hold::Cancelled => held.interrupt(Interrupt::Cancelled),
             }
         }
         Ok(())

@@ -76,6 +76,8 @@ pub struct Claim {
     pub stalls: u32,
     /// How long it may still take.
     pub left: Duration,
+    /// It was cancelled while somebody else had it.
+    pub is_cancelled: bool,
     /// Whose tokens of the day are used up: it is not to be answered.
     pub spent: Option<Purse>,
 }
@@ -96,6 +98,17 @@ pub struct Running {
     pub entry: String,
     /// The claim's generation.
     pub generation: u64,
+}
+
+/// What a heartbeat finds of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// It is over, or another worker has it.
+    Lost,
+    /// It is still this worker's.
+    Kept,
+    /// The same, and it was cancelled.
+    Cancelled,
 }
 
 /// A piece of a reply.
@@ -208,9 +221,10 @@ impl Redis {
         ];
         let key_names = vec![GPT_READY.to_owned(), keys::gpt_job(job)];
         let mut answer: Vec<String> = call(&self.scripts.gpt_claim, self.any()?, key_names, args).await?;
-        let spent = answer.get(8).and_then(|purse| Purse::parse(purse));
-        answer.truncate(8);
-        let Ok([room, id, user, trace, generation, attempt, stalls, left]) = <[String; 8]>::try_from(answer) else {
+        let spent = answer.get(9).and_then(|purse| Purse::parse(purse));
+        answer.truncate(9);
+        let Ok([room, id, user, trace, generation, attempt, stalls, left, cancelled]) = <[String; 9]>::try_from(answer)
+        else {
             return Ok(None);
         };
         let claim = || {
@@ -226,14 +240,15 @@ impl Redis {
                 attempt: attempt.parse().ok()?,
                 stalls: stalls.parse().ok()?,
                 left: from_ms(left.parse().ok()?),
+                is_cancelled: !cancelled.is_empty(),
                 spent,
             })
         };
         claim().map(Some).ok_or(RedisError::Unexpected("gpt_claim"))
     }
 
-    /// Renews what this worker holds; tells for each whether it still does.
-    pub async fn beat_questions(&self, worker: &str, running: &[Running]) -> Result<Vec<bool>, RedisError> {
+    /// Renews what this worker holds; tells of each what has become of it.
+    pub async fn beat_questions(&self, worker: &str, running: &[Running]) -> Result<Vec<Hold>, RedisError> {
         if running.is_empty() {
             return Ok(Vec::new());
         }
@@ -245,7 +260,12 @@ impl Redis {
             args.push(held.generation.to_string().into());
         }
         let held: Vec<i64> = call(&self.scripts.gpt_beat, self.any()?, key_names, args).await?;
-        Ok(held.into_iter().map(|held| held == 1).collect())
+        let read = |held| match held {
+            1 => Hold::Kept,
+            2 => Hold::Cancelled,
+            _ => Hold::Lost,
+        };
+        Ok(held.into_iter().map(read).collect())
     }
 
     /// Puts a claimed job off, or hands it over at once; `false` when it is no longer this claim's.

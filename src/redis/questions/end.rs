@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fred::prelude::*;
 
-use super::Question;
+use super::{Found, Question};
 use crate::redis::client::Purpose;
 use crate::redis::keys::{self, GPT_DEAD, GPT_DELAYED, GPT_OPEN, GPT_READY};
 use crate::redis::script::call;
@@ -73,6 +73,14 @@ impl Redis {
             0 => Ended::Before,
             _ => Ended::Superseded,
         })
+    }
+
+    /// Notes that a question that is being answered is to end as far as it has come; `false` when nobody is answering it.
+    pub async fn cancel_running(&self, found: &Found) -> Result<bool, RedisError> {
+        let key_names = vec![keys::gpt_job(&found.question.job())];
+        let args = vec![found.first.to_string().into()];
+        let noted: i64 = call(&self.scripts.gpt_cancel, self.any()?, key_names, args).await?;
+        Ok(noted == 1)
     }
 
     /// Whether a question has ended.

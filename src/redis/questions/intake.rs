@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fred::prelude::*;
 
-use super::{Ender, Fields, Question};
+use super::{Ender, Fields, Found, Question};
 use crate::model::{RoomId, UserId};
 use crate::redis::keys::{self, GPT_OPEN, GPT_READY};
 use crate::redis::script::call;
@@ -14,6 +14,8 @@ use crate::redis::{Redis, RedisError, ms};
 const ROOM_MAX: i64 = 4;
 /// First jobs of rooms that one user may have: the one that is answered and twenty that wait.
 const USER_MAX: i64 = 21;
+/// Questions of an outbox that are looked at together.
+const PAGE: u64 = 500;
 
 /// A question of an outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,23 @@ pub enum Enqueued {
     UserBusy,
 }
 
+/// An entry of an outbox; nothing where it cannot be read.
+fn read_asked((entry, mut fields): (String, Fields)) -> (String, Option<Asked>) {
+    let mut field = |name| fields.remove(name).unwrap_or_default();
+    let mut asked = || {
+        Some(Asked {
+            question: Question {
+                room: RoomId::new(&field("r")).ok()?,
+                id: field("i"),
+                user: UserId::new(&field("u")).ok()?,
+                trace: field("t"),
+            },
+            generation: field("g").parse().unwrap_or_default(),
+        })
+    };
+    (entry, asked())
+}
+
 impl Redis {
     /// The partitions with questions that are not queued yet.
     pub async fn asked_partitions(&self) -> Result<Vec<u16>, RedisError> {
@@ -66,22 +85,43 @@ impl Redis {
     pub async fn asked(&self, partition: u16, limit: u64) -> Result<Vec<(String, Option<Asked>)>, RedisError> {
         let key = self.keys.gpt_outbox(partition);
         let entries: Vec<(String, Fields)> = self.any()?.xrange(key, "-", "+", Some(limit)).await?;
-        let read = |(entry, mut fields): (String, Fields)| {
-            let mut field = |name| fields.remove(name).unwrap_or_default();
-            let mut asked = || {
-                Some(Asked {
-                    question: Question {
-                        room: RoomId::new(&field("r")).ok()?,
-                        id: field("i"),
-                        user: UserId::new(&field("u")).ok()?,
-                        trace: field("t"),
-                    },
-                    generation: field("g").parse().unwrap_or_default(),
-                })
+        Ok(entries.into_iter().map(read_asked).collect())
+    }
+
+    /// A question that is open, wherever it is on its way.
+    pub async fn find_question(&self, room: &RoomId, id: &str) -> Result<Option<Found>, RedisError> {
+        if let Some(found) = self.question(room, id).await? {
+            return Ok(Some(found));
+        }
+        match self.find_asked(room, id).await? {
+            Some(found) => Ok(Some(found)),
+            // It may have been taken in meanwhile.
+            None => self.question(room, id).await,
+        }
+    }
+
+    /// A question that waits in its outbox. The newest are looked at first: those are what people take back.
+    async fn find_asked(&self, room: &RoomId, id: &str) -> Result<Option<Found>, RedisError> {
+        let key = self.keys.gpt_outbox(self.keys.partition(room.as_str()));
+        let mut end = "+".to_owned();
+        loop {
+            let entries: Vec<(String, Fields)> = self.any()?.xrevrange(&key, end, "-", Some(PAGE)).await?;
+            let Some((oldest, _)) = entries.last() else {
+                return Ok(None);
             };
-            (entry, asked())
-        };
-        Ok(entries.into_iter().map(read).collect())
+            end = format!("({oldest}");
+            let asked = entries.into_iter().filter_map(|entry| read_asked(entry).1);
+            let found = asked
+                .into_iter()
+                .find(|asked| asked.question.room == *room && asked.question.id == id);
+            if let Some(Asked { question, generation }) = found {
+                return Ok(Some(Found {
+                    question,
+                    is_running: false,
+                    first: generation + 1,
+                }));
+            }
+        }
     }
 
     /// Removes questions from their outbox.

@@ -8,7 +8,7 @@ use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
 use roomcast::model::{EventKind, RoomId, UserId};
 use roomcast::redis::{
-    Answers, Asked, Authority, Budgets, Claim, Draft, Ended, Ender, Enqueued, Found, Part, PostLimits, Posted,
+    Answers, Asked, Authority, Budgets, Claim, Draft, Ended, Ender, Enqueued, Found, Hold, Part, PostLimits, Posted,
     Question, Running,
 };
 use std::time::Duration;
@@ -90,7 +90,7 @@ fn draft(user: &str, answers: Option<Answers>) -> Draft {
         cid: None,
         hash: 0,
         trace: String::new(),
-        asks: answers.is_none(),
+        asks: answers.is_none().then(String::new),
         answers,
     }
 }
@@ -133,6 +133,7 @@ impl Run<'_> {
                 Some(number) => self.fail(number, self.finder(number)).await.map(drop),
                 None => Ok(()),
             },
+            Act::CancelRunning(pick) => self.cancel_running(*pick).await,
             Act::Finish(pick) => match self.pick(*pick) {
                 Some(number) if self.model.asked[number].ended.is_some() => {
                     self.finish(number, self.finder(number)).await
@@ -277,7 +278,7 @@ impl Run<'_> {
         let expected = self.model.claim(worker, entry, number, stalled);
         let found = claim
             .as_ref()
-            .map(|claim| (claim.generation, claim.attempt, claim.stalls));
+            .map(|claim| (claim.generation, claim.attempt, claim.stalls, claim.is_cancelled));
         prop_assert_eq!(found, expected);
         if let Some(claim) = claim {
             prop_assert_eq!(&claim.question, &question);
@@ -307,7 +308,7 @@ impl Run<'_> {
             self.server.wire.call(&age).await;
         }
         let held = self.server.redis.beat_questions(WORKERS[worker], &running).await;
-        let expected: Vec<bool> = own
+        let expected: Vec<Hold> = own
             .iter()
             .map(|(_, claim, number)| self.model.beat(worker, &claim.entry, *number, claim.generation))
             .collect();
@@ -319,7 +320,7 @@ impl Run<'_> {
             let renewed = own
                 .iter()
                 .zip(&expected)
-                .any(|((_, claim, _), held)| *held && claim.entry == entry);
+                .any(|((_, claim, _), hold)| *hold != Hold::Lost && claim.entry == entry);
             let idle: u64 = found[2].text().parse().unwrap();
             prop_assert_eq!(idle < HOUR_MS / 2, renewed, "{} was idle for {} ms", entry, idle);
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use roomcast::redis::{Ender, Enqueued, Question};
+use roomcast::redis::{Ender, Enqueued, Hold, Question};
 
 use super::queue_found::Found;
 use super::wire::Answer;
@@ -55,6 +55,7 @@ pub struct Job {
     worker: Option<usize>,
     /// By which entry it can be claimed.
     ticket: u64,
+    cancelled: bool,
 }
 
 #[derive(Debug)]
@@ -146,6 +147,7 @@ impl Model {
             stalls: 0,
             worker: None,
             ticket: 0,
+            cancelled: false,
         };
         self.jobs.insert(number, job);
         self.rooms[room].push_back(number);
@@ -193,8 +195,8 @@ impl Model {
             .collect()
     }
 
-    /// Generation, attempt and stalls of the claim.
-    pub fn claim(&mut self, worker: usize, entry: &str, number: usize, stalled: bool) -> Option<(u64, u64, u32)> {
+    /// Generation, attempt and stalls of the claim, and whether it was cancelled before.
+    pub fn claim(&mut self, worker: usize, entry: &str, number: usize, stalled: bool) -> Option<(u64, u64, u32, bool)> {
         let at = |pending: &Pending| pending.entry == entry && pending.worker == worker;
         let ticket = self.pending.iter().find(|pending| at(pending))?.ticket;
         let Some(job) = self.jobs.get_mut(&number).filter(|job| job.ticket == ticket) else {
@@ -204,24 +206,35 @@ impl Model {
         job.generation += 1;
         job.stalls += u32::from(stalled);
         (job.state, job.worker) = (State::Running, Some(worker));
-        Some((job.generation, job.generation - job.base, job.stalls))
+        Some((job.generation, job.generation - job.base, job.stalls, job.cancelled))
     }
 
     fn acknowledge(&mut self, entry: &str) {
         self.pending.retain(|pending| pending.entry != entry);
     }
 
-    pub fn beat(&mut self, worker: usize, entry: &str, number: usize, generation: u64) -> bool {
-        let held = |job: &Job| job.generation == generation && job.worker == Some(worker);
-        if !self.jobs.get(&number).is_some_and(held) {
-            return false;
-        }
+    pub fn beat(&mut self, worker: usize, entry: &str, number: usize, generation: u64) -> Hold {
+        let held = |job: &&Job| job.generation == generation && job.worker == Some(worker);
+        let Some(job) = self.jobs.get(&number).filter(held) else {
+            return Hold::Lost;
+        };
+        let hold = if job.cancelled { Hold::Cancelled } else { Hold::Kept };
         for pending in &mut self.pending {
             if pending.entry == entry {
                 pending.worker = worker;
             }
         }
-        true
+        hold
+    }
+
+    /// Notes that somebody cancels what they know as of the life that begins with this generation.
+    pub fn cancel_running(&mut self, number: usize, first: u64) -> bool {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return false;
+        };
+        let is_known = job.state == State::Running && job.base + 1 == first;
+        job.cancelled |= is_known;
+        is_known
     }
 
     /// Who has each entry that was read.

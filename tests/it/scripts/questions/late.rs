@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
-use roomcast::redis::Claim;
+use roomcast::redis::{Claim, Found};
 
 use super::{Run, WORKERS};
 
@@ -41,5 +41,18 @@ impl Run<'_> {
         } else {
             self.finish(*number, claim.ender()).await
         }
+    }
+
+    /// Somebody cancels what a worker is answering, or was when they looked.
+    pub(super) async fn cancel_running(&mut self, pick: Index) -> Result<(), TestCaseError> {
+        let Some(number) = self.pick(pick) else { return Ok(()) };
+        let found = Found {
+            question: self.question(number),
+            is_running: true,
+            first: pick.get(&self.model.asked[number].lives) + 1,
+        };
+        let noted = self.server.redis.cancel_running(&found).await.unwrap();
+        prop_assert_eq!(noted, self.model.cancel_running(number, found.first));
+        Ok(())
     }
 }
