@@ -15,8 +15,10 @@ use crate::upstream::{Upstream, UpstreamError};
 
 /// How long a partition belongs to a worker that does not renew.
 const LEASE: Duration = Duration::from_secs(15);
-/// How often empty streams are looked at: the most that an event waits.
+/// How often empty streams are looked at while there is talk: there is one for each partition.
 const POLL: Duration = Duration::from_millis(200);
+/// The same, at night: the most that an event waits. Twice as long each time that none had anything.
+const POLL_MAX: Duration = Duration::from_secs(2);
 /// How long to wait after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 /// Events in one call.
@@ -60,11 +62,18 @@ impl Archiver {
 
     /// Runs until cancelled.
     pub async fn run(&self) {
+        let mut poll = POLL;
         loop {
             let wait = match self.round().await {
                 // More may have come meanwhile.
-                Ok(saved) if saved > 0 => Duration::ZERO,
-                Ok(_) => POLL,
+                Ok(saved) if saved > 0 => {
+                    poll = POLL;
+                    Duration::ZERO
+                }
+                Ok(_) => {
+                    let next = (poll * 2).min(POLL_MAX);
+                    std::mem::replace(&mut poll, next)
+                }
                 Err(error) => {
                     tracing::warn!(%error, "events wait: they are saved later");
                     RETRY

@@ -18,8 +18,8 @@ pub use redis::{RedisConfig, declared};
 pub use source::{ConfigError, Source};
 use value::Url;
 pub use value::{
-    AppMatch, AuthMode, Durability, List, LogFormat, Millis, Origins, OtlpProtocol, ProxyProtocol, Secret, Setting,
-    TokenScope, TraceSampler,
+    AppMatch, AuthMode, Durability, Key, List, LogFormat, Millis, Origins, OtlpProtocol, ProxyProtocol, Secret,
+    Setting, TokenScope, TraceSampler,
 };
 
 /// One row of `roomcast config`.
@@ -206,7 +206,7 @@ settings! {
     /// Over how long a stopping node spreads the closing of its connections.
     drain_spread: Millis = "5s" => "ROOMCAST_DRAIN_SPREAD";
     /// Bearer token of `/admin` on the operations listener; unset: `/admin` is not there.
-    admin_token: Option<Secret> => "ROOMCAST_ADMIN_TOKEN";
+    admin_token: Option<Key> => "ROOMCAST_ADMIN_TOKEN";
     /// Share of the memory limit (of the control group, as containers have it) above which the process is not ready, until it
     /// is a tenth below; 0: never. Without a limit it does nothing.
     memory_share: f32 = "0.9" => "ROOMCAST_MEMORY_SHARE";
@@ -393,6 +393,21 @@ mod tests {
         let config = Config::read(&Source::from_pairs(pairs)).map_err(|error| error.to_string())?;
         config.validate().map_err(|error| error.to_string())?;
         Ok(config)
+    }
+
+    #[test]
+    fn admin_token_without_text_is_refused() {
+        for text in ["", "  ", "\n"] {
+            let error = read(&[("ROOMCAST_ADMIN_TOKEN", text)]).unwrap_err();
+            assert!(error.starts_with("ROOMCAST_ADMIN_TOKEN: "), "{error}");
+            assert!(error.contains("do not set it at all"), "{error}");
+        }
+        assert!(read(&[]).unwrap().admin_token.is_none());
+        let token = read(&[("ROOMCAST_ADMIN_TOKEN", "t0ken")]).unwrap().admin_token.unwrap();
+        assert_eq!(
+            (token.expose(), format!("{token:?}").contains("t0ken")),
+            ("t0ken", false)
+        );
     }
 
     #[test]

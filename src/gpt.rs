@@ -8,6 +8,7 @@ pub mod provider;
 mod queue;
 mod room_prompts;
 pub mod scripted;
+mod why;
 pub mod window;
 mod words;
 
@@ -16,4 +17,4 @@ pub use figures::show as show_figures;
 pub use prompt::{Fold, Prompter};
 pub use queue::Queue;
 pub use room_prompts::RoomPrompts;
-pub use words::{DELTA, ERROR, QUEUED, RESET, cancelled, reset};
+pub use words::{DELTA, ERROR, QUEUED, RESET, cancelled, queue_full, reset};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
+mod asker;
 mod crowd;
 mod fault;
 mod history;
@@ -21,6 +22,7 @@ mod summary;
 mod verdict;
 mod writer;
 
+use asker::Askers;
 use crowd::Crowd;
 use fault::{Fault, Schedule};
 use history::History;
@@ -32,14 +34,24 @@ use summary::{FaultRecord, Outcome, clock};
 use crate::deployment::logs::Logs;
 use crate::deployment::{Deployment, Plan, Topology};
 use crate::harness::{HarnessError, Say, find_binary, run_in_folder};
+use crate::questions::model::{Model, Pace};
 
 /// Every client here comes from one address, and reconnects far more often than people do.
-const SETTINGS: [(&str, &str); 4] = [
+const SETTINGS: [(&str, &str); 5] = [
+    // A question that is lost must not be waited for so long.
+    ("GPT_DEADLINE", "40s"),
     ("GUARD_ALLOW", "127.0.0.0/8"),
     ("GUARD_TOKEN_REQUESTS", "1000000"),
     ("GUARD_STRIKES", "1000000"),
     ("ROOMCAST_DRAIN_SPREAD", "2s"),
 ];
+/// One takes over what the other leaves behind.
+const WORKERS: u16 = 2;
+/// A reply takes long enough for its worker to die in the middle of some.
+const PACE: Pace = Pace {
+    words: 10,
+    pause: Duration::from_millis(30),
+};
 /// How often it says how it stands.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
 
@@ -72,18 +84,23 @@ async fn drive(
     dir: &Path,
     say: Say,
 ) -> Result<bool, HarnessError> {
+    let model = Model::start(PACE).await?;
+    let settings = [&SETTINGS[..], &[("GPT_BASE_URL", model.url.as_str())]].concat();
     let plan = Plan {
         topology: options.topology,
         durability: options.durability,
         nodes: options.nodes,
         rooms: u32::from(options.rooms),
         users: u32::from(options.rooms) * u32::from(options.members),
+        guests: asker::ASKERS,
+        workers: WORKERS,
         proxied: options.topology == Topology::Standalone,
-        settings: &SETTINGS,
+        settings: &settings,
     };
     let mut deployment = Deployment::start(&plan, binary, dir).await?;
     let mut crowd = Crowd::start(options, &deployment, seed);
     let history = crowd.history.clone();
+    let mut askers = Askers::start(&deployment, seed).await?;
     if !crowd.wait_joined().await {
         return Err(HarnessError::Setup(
             "not all members could join before the first fault".into(),
@@ -113,7 +130,11 @@ async fn drive(
         for end in deployment.unexpected_ends().await? {
             history.find(end);
         }
-        if let Err(error) = logs.gather(&deployment.redis, |_| true).await {
+        let gathered = async {
+            logs.gather(&deployment.redis, |room| crowd.talks_in(room)).await?;
+            askers.gather(&deployment).await
+        };
+        if let Err(error) = gathered.await {
             say.line(&format!(
                 "{} the logs could not be read: {error}",
                 clock(history.elapsed())
@@ -127,16 +148,23 @@ async fn drive(
         "{} all is healed, waiting for the last acks, deliveries and the archive",
         clock(history.elapsed())
     ));
-    let judging = verdict::judge(&deployment, &crowd, &mut logs, options.lost_tail());
-    let report = judging.await?;
+    let (report, answers) = tokio::join!(
+        verdict::judge(&deployment, &crowd, &mut logs, options.lost_tail()),
+        askers.close(&deployment, options.topology),
+    );
+    let (report, answers) = (report?, answers?);
+    for finding in &answers.findings {
+        history.find(finding.clone());
+    }
     drop(status);
     let took = history.elapsed();
     // Clients first: the end of the nodes is none of their troubles.
-    drop(crowd);
+    drop((crowd, askers));
     deployment.stop().await?;
     let outcome = Outcome {
         faults,
         report,
+        answers,
         findings: history.findings(),
         logs,
         took,

@@ -1,9 +1,10 @@
-//! A deployment of its own for a harness: Redis, the services, nodes and a worker, all as child processes on 127.0.0.1.
+//! A deployment of its own for a harness: Redis, the services, nodes and workers, all as child processes on 127.0.0.1.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::process::Command;
 
 pub mod child;
@@ -39,6 +40,14 @@ pub struct Node {
     ops: String,
 }
 
+/// A worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// The worker itself.
+    pub process: Process,
+    ops: String,
+}
+
 /// Everything under test; dropping it kills it all.
 #[derive(Debug)]
 pub struct Deployment {
@@ -50,11 +59,10 @@ pub struct Deployment {
     pub backend_url: String,
     /// The chat nodes.
     pub nodes: Vec<Node>,
-    /// What archives.
-    pub worker: Process,
-    /// Access tokens of `user0`, `user1`…
+    /// What archives, and answers questions.
+    pub workers: Vec<Worker>,
+    /// Access tokens of `user0`, `user1`…, the guests last.
     pub tokens: Vec<String>,
-    worker_ops: String,
     http: reqwest::Client,
 }
 
@@ -63,7 +71,7 @@ impl Deployment {
     pub async fn start(plan: &Plan<'_>, binary: &Path, dir: &Path) -> io::Result<Self> {
         let mut ports = Ports::new();
         let redis = Redis::start(plan.topology, plan.durability, dir, &mut ports).await?;
-        let tokens = tokens(binary, plan.users).await?;
+        let tokens = tokens(binary, plan.users + plan.guests).await?;
 
         let backend_port = ports.free().await?;
         let backend_url = format!("http://127.0.0.1:{backend_port}");
@@ -109,32 +117,39 @@ impl Deployment {
                 ops: format!("http://127.0.0.1:{ops}"),
             });
         }
-        let worker_port = ports.free().await?;
-        let mut env = common.clone();
-        env.extend(pairs(&[
-            ("REDIS_URL", &redis.url(None)),
-            ("ROOMCAST_OPS_LISTEN", &format!("127.0.0.1:{worker_port}")),
-        ]));
-        let worker = Process::new(Program {
-            args: words("worker"),
-            env,
-            ..program("worker", binary, dir)
-        });
+        let mut workers = Vec::new();
+        for index in 0..plan.workers {
+            let ops = ports.free().await?;
+            let mut env = common.clone();
+            env.extend(pairs(&[
+                ("REDIS_URL", &redis.url(None)),
+                ("ROOMCAST_OPS_LISTEN", &format!("127.0.0.1:{ops}")),
+            ]));
+            workers.push(Worker {
+                process: Process::new(Program {
+                    args: words("worker"),
+                    env,
+                    ..program(&format!("worker-{index}"), binary, dir)
+                }),
+                ops: format!("http://127.0.0.1:{ops}"),
+            });
+        }
         let mut deployment = Self {
             redis,
             backend,
             backend_url,
             nodes,
-            worker,
+            workers,
             tokens,
-            worker_ops: format!("http://127.0.0.1:{worker_port}"),
             http: reqwest::Client::new(),
         };
         deployment.start_backend().await?;
         for index in 0..deployment.nodes.len() {
             deployment.nodes[index].process.start()?;
         }
-        deployment.start_worker().await?;
+        for index in 0..deployment.workers.len() {
+            deployment.start_worker(index).await?;
+        }
         for index in 0..deployment.nodes.len() {
             deployment.wait_node(index).await?;
         }
@@ -148,11 +163,13 @@ impl Deployment {
         self.wait_ok(&url, "the services do not answer", &self.backend).await
     }
 
-    /// Starts the worker.
-    pub async fn start_worker(&mut self) -> io::Result<()> {
-        self.worker.start()?;
-        let url = format!("{}/readyz", self.worker_ops);
-        self.wait_ok(&url, "the worker does not get ready", &self.worker).await
+    /// Starts a worker and waits until it is ready.
+    pub async fn start_worker(&mut self, index: usize) -> io::Result<()> {
+        self.workers[index].process.start()?;
+        let worker = &self.workers[index];
+        let url = format!("{}/readyz", worker.ops);
+        self.wait_ok(&url, "the worker does not get ready", &worker.process)
+            .await
     }
 
     /// Starts a node and waits until it is ready.
@@ -183,7 +200,8 @@ impl Deployment {
     pub async fn unexpected_ends(&mut self) -> io::Result<Vec<String>> {
         let mut ends = self.redis.unexpected_ends();
         let nodes = self.nodes.iter_mut().map(|node| &mut node.process);
-        for process in nodes.chain([&mut self.backend, &mut self.worker]) {
+        let workers = self.workers.iter_mut().map(|worker| &mut worker.process);
+        for process in nodes.chain(workers).chain([&mut self.backend]) {
             if let Some(status) = process.unexpected_end() {
                 ends.push(format!(
                     "{} ended by itself: {status}\n{}",
@@ -201,8 +219,27 @@ impl Deployment {
         for node in &mut self.nodes {
             node.process.terminate(DRAIN_MAX).await?;
         }
-        self.worker.terminate(DRAIN_MAX).await?;
+        for worker in &mut self.workers {
+            worker.process.terminate(DRAIN_MAX).await?;
+        }
         self.backend.terminate(DRAIN_MAX).await?;
+        Ok(())
+    }
+
+    /// Makes a room of these users, by their index.
+    pub async fn create_room(&self, room: &str, users: &[usize]) -> io::Result<()> {
+        let participants = users
+            .iter()
+            .map(|user| json!({"platformid": format!("p{user}"), "nickname": format!("user{user}")}));
+        let body = json!({ "roomID": room, "participants": participants.collect::<Vec<_>>() });
+        let url = format!("{}/api/rooms/create-room", self.backend_url);
+        let request = self
+            .http
+            .post(url)
+            .header("content-type", "application/json")
+            .body(body.to_string());
+        let answer = request.send().await.map_err(io::Error::other)?;
+        answer.error_for_status().map_err(io::Error::other)?;
         Ok(())
     }
 

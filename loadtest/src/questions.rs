@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 mod ledger;
-mod model;
+pub(crate) mod model;
 mod report;
 
 pub use ledger::{Ledger, Violation};
@@ -23,8 +23,7 @@ use report::{Cost, Report};
 
 use crate::chaos::Rng;
 use crate::client::{Client, Event};
-use crate::deployment::child::{Process, Program};
-use crate::deployment::{APP, Deployment, Durability, Plan, Topology};
+use crate::deployment::{APP, Deployment, Durability, Plan, Topology, Worker};
 use crate::harness::{HarnessError, Say, find_binary, run_in_folder};
 
 /// A question lives for 180 s, and is ended by whoever finds it 20 s later.
@@ -109,11 +108,14 @@ async fn drive(options: &Options, seed: u64, binary: &Path, dir: &Path, say: Say
         nodes: 2,
         rooms: options.rooms.into(),
         users: options.rooms.into(),
+        guests: 0,
+        workers: options.workers,
         proxied: false,
         settings: &settings,
     };
     let mut deployment = Deployment::start(&plan, binary, dir).await?;
-    let mut workers = more_workers(&deployment, options.workers, dir)?;
+    // The first is left alone.
+    let mut workers = deployment.workers.split_off(1);
     let held = options.backlog;
     if held {
         signal_all(&deployment, &workers, "STOP").await?;
@@ -160,7 +162,7 @@ async fn drive(options: &Options, seed: u64, binary: &Path, dir: &Path, say: Say
     let report = Report::new(&ledgers, &model, took, cost, faults);
     report.print(seed);
     for worker in &mut workers {
-        worker.terminate(Duration::from_secs(10)).await?;
+        worker.process.terminate(Duration::from_secs(10)).await?;
     }
     deployment.stop().await?;
     Ok(report.is_clean())
@@ -201,27 +203,9 @@ impl Progress {
     }
 }
 
-/// The workers beyond the deployment's own.
-fn more_workers(deployment: &Deployment, count: u16, dir: &Path) -> io::Result<Vec<Process>> {
-    let mut workers = Vec::new();
-    for index in 1..count {
-        let (name, mut env) = (format!("worker-{index}"), deployment.worker.program.env.clone());
-        env.push(("ROOMCAST_OPS_LISTEN".to_owned(), "127.0.0.1:0".to_owned()));
-        let mut worker = Process::new(Program {
-            log: dir.join(format!("{name}.log")),
-            name,
-            env,
-            ..deployment.worker.program.clone()
-        });
-        worker.start()?;
-        workers.push(worker);
-    }
-    Ok(workers)
-}
-
-async fn signal_all(deployment: &Deployment, workers: &[Process], name: &str) -> io::Result<()> {
-    for worker in workers.iter().chain([&deployment.worker]) {
-        worker.signal(name).await?;
+async fn signal_all(deployment: &Deployment, workers: &[Worker], name: &str) -> io::Result<()> {
+    for worker in workers.iter().chain(&deployment.workers) {
+        worker.process.signal(name).await?;
     }
     Ok(())
 }
@@ -229,7 +213,7 @@ async fn signal_all(deployment: &Deployment, workers: &[Process], name: &str) ->
 /// Kills, stops and drains workers until all questions have their end; one of them is always left alone.
 async fn suffer(
     deployment: &mut Deployment,
-    workers: &mut [Process],
+    workers: &mut [Worker],
     options: &Options,
     seed: u64,
     progress: &Progress,
@@ -248,7 +232,7 @@ async fn suffer(
             ));
         }
         for (index, _) in asleep.extract_if(.., |(_, until)| *until < Instant::now()) {
-            workers[index].signal("CONT").await?;
+            workers[index].process.signal("CONT").await?;
         }
         if options.fault_every == 0 || workers.is_empty() || next > Instant::now() {
             continue;
@@ -261,22 +245,22 @@ async fn suffer(
         faults += 1;
         match rng.below(4) {
             0 | 1 => {
-                workers[victim].kill().await?;
-                workers[victim].start()?;
+                workers[victim].process.kill().await?;
+                workers[victim].process.start()?;
             }
             2 => {
-                workers[victim].terminate(Duration::from_secs(10)).await?;
-                workers[victim].start()?;
+                workers[victim].process.terminate(Duration::from_secs(10)).await?;
+                workers[victim].process.start()?;
             }
             _ => {
-                workers[victim].signal("STOP").await?;
+                workers[victim].process.signal("STOP").await?;
                 // Sometimes shorter than a lease, sometimes longer.
                 asleep.push((victim, Instant::now() + rng.millis(1000, 45_000)));
             }
         }
     }
     for (index, _) in asleep {
-        workers[index].signal("CONT").await?;
+        workers[index].process.signal("CONT").await?;
     }
     match deployment.unexpected_ends().await?.into_iter().next() {
         Some(end) => Err(HarnessError::Setup(end)),

@@ -127,7 +127,7 @@ fn compose(
         cid,
         hash,
         trace: String::new(),
-        asks: gpt,
+        asks: gpt.then(|| crate::gpt::queue_full(room)),
         answers: None,
     })
 }

@@ -13,6 +13,8 @@ use regex::Regex;
 pub trait Setting: Sized {
     /// Whether values must not be shown.
     const SECRET: bool = false;
+    /// Whether an optional setting without text counts as absent.
+    const EMPTY_IS_ABSENT: bool = true;
     /// Whether the setting may be absent.
     const OPTIONAL: bool = false;
 
@@ -30,7 +32,7 @@ impl<T: Setting> Setting for Option<T> {
     const OPTIONAL: bool = true;
 
     fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
+        if text.is_empty() && T::EMPTY_IS_ABSENT {
             Ok(None)
         } else {
             T::parse(text).map(Some)
@@ -101,6 +103,27 @@ impl Setting for Secret {
         } else {
             Ok(Self(text.to_owned()))
         }
+    }
+}
+
+/// A secret that opens something: without text it is an accident, and what it opens might look closed, or be open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key(Secret);
+
+impl Key {
+    /// The text itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+impl Setting for Key {
+    const SECRET: bool = true;
+    const EMPTY_IS_ABSENT: bool = false;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let secret = Secret::parse(text).map_err(|_| "it is empty: use a long random text, or do not set it at all")?;
+        Ok(Self(secret))
     }
 }
 

@@ -11,10 +11,13 @@ use super::ledger::{Call, Ledger};
 use super::prompt::{Asked, Prompter};
 use super::provider::{Piece, Provider, ProviderError};
 use super::queue::Interrupt;
+use super::why::Why;
 use super::words;
 use crate::config::Config;
 use crate::model::{EventKind, InvalidId, UserId};
-use crate::redis::{Answers, Authority, Claim, Draft, Ended, Part, PostLimits, Posted, Question, Redis, RedisError};
+use crate::redis::{
+    Answers, Authority, Claim, Draft, Ended, Ender, Part, PostLimits, Posted, Question, Redis, RedisError,
+};
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::{self, Step};
 
@@ -79,14 +82,6 @@ struct Reply<'a> {
     call: Option<Call>,
 }
 
-/// What operators keep of a question that ended without a reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    Nothing,
-    /// A dead letter.
-    Letter,
-}
-
 /// How the model's stream ended.
 enum Stream {
     Complete,
@@ -135,73 +130,29 @@ impl Answerer {
         })
     }
 
-    /// Ends a question with an error, unless it has ended, and lets its room and its user go on.
-    pub async fn fail(&self, question: &Question, code: &'static str, retryable: bool) -> Result<(), RedisError> {
-        let event = words::error(question, code, retryable);
-        self.end(question, None, code, event, Keep::Nothing).await.map(drop)
-    }
-
-    /// As [`Self::fail`], and keeps the question for operators, who may have it tried again.
-    pub async fn give_up(&self, question: &Question, code: &'static str, retryable: bool) -> Result<(), RedisError> {
-        let event = words::error(question, code, retryable);
-        self.end(question, None, code, event, Keep::Letter).await.map(drop)
-    }
-
-    /// As [`Self::give_up`], but only while nobody else has the question: who wakes late must not end what another writes.
-    pub async fn give_up_claim(
-        &self,
-        claim: &Claim,
-        code: &'static str,
-        retryable: bool,
-    ) -> Result<Outcome, RedisError> {
-        let event = words::error(&claim.question, code, retryable);
-        self.end_claim(claim, code, event, Keep::Letter).await
-    }
-
-    /// As [`Self::give_up_claim`], of what its asker has taken back.
-    async fn cancel_claim(&self, claim: &Claim) -> Result<Outcome, RedisError> {
-        let event = words::error(&claim.question, "cancelled", false);
-        self.end_claim(claim, "cancelled", event, Keep::Nothing).await
-    }
-
-    async fn end_claim(
-        &self,
-        claim: &Claim,
-        code: &'static str,
-        event: (&str, String),
-        keep: Keep,
-    ) -> Result<Outcome, RedisError> {
-        let ended = self.end(&claim.question, Some(claim.generation), code, event, keep);
-        Ok(match ended.await? {
-            Ended::Now | Ended::Before => Outcome::Ended,
-            Ended::Superseded => Outcome::Lost,
-        })
-    }
-
-    /// Ends a question without a reply, and lets its room and its user go on; with a generation only while no later claim
-    /// writes the reply.
-    async fn end(
-        &self,
-        question: &Question,
-        generation: Option<u64>,
-        code: &'static str,
-        event: (&str, String),
-        keep: Keep,
-    ) -> Result<Ended, RedisError> {
-        let (name, json) = event;
-        let ended = self.redis.fail_question(question, generation, (name, &json)).await?;
-        if ended == Ended::Now {
-            self.metrics.gpt_replies_total.inc([code]);
-        }
-        match (ended, keep) {
-            (Ended::Now, Keep::Letter) => {
-                tracing::warn!(room = %question.room, question = question.id, code, "a question was given up");
-                self.redis.bury_question(question, code).await?;
+    /// Ends a question without a reply, unless it has ended or a later claim writes one, and lets its room and its user go on.
+    pub async fn end(&self, question: &Question, ender: Ender, why: Why) -> Result<Outcome, RedisError> {
+        let (name, json) = why.event(question);
+        let (code, kept) = (why.code(), why.is_kept());
+        match self.redis.fail_question(question, ender, (name, &json)).await? {
+            Ended::Superseded => return Ok(Outcome::Lost),
+            Ended::Before => self.redis.finish_question(question, ender).await?,
+            Ended::Now => {
+                self.metrics.gpt_replies_total.inc([code]);
+                if kept {
+                    tracing::warn!(room = %question.room, question = question.id, code, "a question was given up");
+                    self.redis.bury_question(question, ender, code).await?;
+                } else {
+                    self.redis.finish_question(question, ender).await?;
+                }
             }
-            (Ended::Now, Keep::Nothing) | (Ended::Before, _) => self.redis.finish_question(question).await?,
-            (Ended::Superseded, _) => {}
         }
-        Ok(ended)
+        Ok(Outcome::Ended)
+    }
+
+    /// As [`Self::end`], by whoever has the claim.
+    pub async fn end_claim(&self, claim: &Claim, why: Why) -> Result<Outcome, RedisError> {
+        self.end(&claim.question, claim.ender(), why).await
     }
 
     /// Answers a claimed question; `interrupted` resolves when it is to end before its time.
@@ -212,14 +163,13 @@ impl Answerer {
     ) -> Result<Outcome, RedisError> {
         let question = &claim.question;
         let Some(provider) = &self.provider else {
-            return self.give_up_claim(claim, "unconfigured", false).await;
+            return self.end_claim(claim, Why::failed("unconfigured", false)).await;
         };
         if claim.left.is_zero() {
-            return self.give_up_claim(claim, "deadline", true).await;
+            return self.end_claim(claim, Why::failed("deadline", true)).await;
         }
         if let Some(purse) = claim.spent {
-            let event = words::over_budget(question, purse);
-            return self.end_claim(claim, "budget", event, Keep::Nothing).await;
+            return self.end_claim(claim, Why::OverBudget(purse)).await;
         }
         if claim.generation > 1 {
             let (name, json) = words::reset(question, claim.generation);
@@ -230,7 +180,7 @@ impl Answerer {
                 event: (name, &json),
             };
             if !self.redis.write_part(question, part).await? {
-                self.redis.finish_question_if_ended(question).await?;
+                self.redis.finish_question_if_ended(question, claim.ender()).await?;
                 return Ok(Outcome::Lost);
             }
         }
@@ -243,7 +193,7 @@ impl Answerer {
         };
         let Some(asked) = self.prompter.prompt(question).await? else {
             // It was deleted, or has no text.
-            return self.cancel_claim(claim).await;
+            return self.end_claim(claim, Why::Cancelled).await;
         };
         let stream = self.stream(provider, &asked, &mut reply, interrupted).await;
         if let Some(call) = &reply.call {
@@ -251,32 +201,48 @@ impl Answerer {
             self.ledger.settle(claim, call, &reply.text, result).await;
         }
         match stream? {
-            Stream::Complete => self.store(&reply, false).await,
-            Stream::Interrupted(Interrupt::Cancelled) if reply.text.is_empty() => self.cancel_claim(claim).await,
-            Stream::Interrupted(Interrupt::Cancelled) => self.store(&reply, true).await,
+            Stream::Complete => self.store(claim, &reply.text, false).await,
+            Stream::Interrupted(Interrupt::Cancelled) if reply.text.is_empty() => {
+                self.end_claim(claim, Why::Cancelled).await
+            }
+            Stream::Interrupted(Interrupt::Cancelled) => self.store(claim, &reply.text, true).await,
             Stream::Interrupted(Interrupt::Stopping) => Ok(Outcome::Again(Duration::ZERO)),
             Stream::Interrupted(Interrupt::Lost) => Ok(Outcome::Lost),
             Stream::Refused => {
-                self.redis.finish_question_if_ended(question).await?;
+                self.redis.finish_question_if_ended(question, claim.ender()).await?;
                 Ok(Outcome::Lost)
             }
-            Stream::OutOfTime => self.give_up_claim(claim, "deadline", true).await,
+            Stream::OutOfTime => self.end_claim(claim, Why::failed("deadline", true)).await,
             Stream::Failed(error) => self.failed(claim, &error).await,
         }
     }
 
     /// Settles the call of a worker that fell silent over this question, before what it told is forgotten.
     pub async fn settle_lost(&self, claim: &Claim) -> Result<(), RedisError> {
-        let question = &claim.question;
-        let (id, generation) = (question.reply(), claim.generation - 1);
-        let parts = self.redis.parts(&question.room).await?;
-        let told = parts
-            .into_iter()
-            .find(|(of, by, index, _)| *of == id && *by == generation && index.is_some());
+        let told = self.told_before(&claim.question).await?;
         // Without a piece of it there may have been no call.
-        let Some((.., told)) = told else { return Ok(()) };
-        let tokens = self.prompter.prompt(question).await?.map_or(0, |asked| asked.tokens);
+        let Some((_, told)) = told.filter(|(generation, _)| *generation == claim.generation - 1) else {
+            return Ok(());
+        };
+        let asked = self.prompter.prompt(&claim.question).await?;
+        let tokens = asked.map_or(0, |asked| asked.tokens);
         self.ledger.settle_lost(claim, tokens, &told).await
+    }
+
+    /// What the room was told of the reply, and under which claim.
+    async fn told_before(&self, question: &Question) -> Result<Option<(u64, String)>, RedisError> {
+        let id = question.reply();
+        let parts = self.redis.parts(&question.room).await?;
+        let told = parts.into_iter().find(|(of, _, index, _)| *of == id && index.is_some());
+        Ok(told.map(|(_, generation, _, text)| (generation, text)))
+    }
+
+    /// Ends a question that was cancelled under another claim: what the room was told is the reply.
+    pub async fn keep_told(&self, claim: &Claim) -> Result<Outcome, RedisError> {
+        match self.told_before(&claim.question).await? {
+            Some((_, text)) => self.store(claim, &text, true).await,
+            None => self.end_claim(claim, Why::Cancelled).await,
+        }
     }
 
     async fn failed(&self, claim: &Claim, error: &ProviderError) -> Result<Outcome, RedisError> {
@@ -296,7 +262,8 @@ impl Answerer {
             let jitter = rand::rng().random_range(Duration::from_millis(50)..=ceiling);
             return Ok(Outcome::Again(wait.unwrap_or_default() + jitter));
         }
-        self.give_up_claim(claim, error.code(), error.retryable()).await
+        self.end_claim(claim, Why::failed(error.code(), error.retryable()))
+            .await
     }
 
     /// Tells the model's pieces to the room until there are no more.
@@ -387,13 +354,13 @@ impl Answerer {
     }
 
     /// Puts the reply into the room's log, unless the question has ended, and lets its room and its user go on.
-    async fn store(&self, reply: &Reply<'_>, cancelled: bool) -> Result<Outcome, RedisError> {
-        let question = &reply.claim.question;
+    async fn store(&self, claim: &Claim, text: &str, cancelled: bool) -> Result<Outcome, RedisError> {
+        let question = &claim.question;
         let mut message = serde_json::json!({
             "roomID": question.room,
             "platformid": AUTHOR,
             "username": AUTHOR,
-            "message": reply.text,
+            "message": text,
             "kind": EventKind::Gpt.as_str(),
             "gpt": true,
             "replyTo": question.id,
@@ -412,10 +379,10 @@ impl Answerer {
             cid: None,
             hash: 0,
             trace: trace::context_of(&Span::current(), &question.trace),
-            asks: false,
+            asks: None,
             answers: Some(Answers {
                 question: question.id.clone(),
-                generation: reply.claim.generation,
+                generation: claim.generation,
             }),
         };
         let posted = self
@@ -432,7 +399,7 @@ impl Answerer {
             Some(Posted::Superseded) => return Ok(Outcome::Lost),
             _ => return Ok(Outcome::Again(BACKOFF)),
         }
-        self.redis.finish_question(question).await?;
+        self.redis.finish_question(question, claim.ender()).await?;
         Ok(Outcome::Ended)
     }
 }

@@ -15,10 +15,13 @@ use tracing::{Instrument as _, Span};
 
 use self::repeat::{News, RETRY, repeat};
 use super::answer::{Answerer, Outcome};
+use super::why::Why;
 use super::words;
 use crate::config::Config;
 use crate::model::{RoomId, UnixMs, unix_ms};
-use crate::redis::{Act, Asked, Budgets, Bus, Claim, Enqueued, Holds, Pause, Question, Redis, RedisError, Running};
+use crate::redis::{
+    Act, Asked, Budgets, Bus, Claim, Enqueued, Hold, Holds, Pause, Question, Redis, RedisError, Running,
+};
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::{self, Step};
 
@@ -204,7 +207,8 @@ impl Queue {
             Enqueued::RoomBusy => "room_busy",
             Enqueued::UserBusy => "user_busy",
         };
-        self.answerer.fail(question, code, true).await
+        let refused = self.answerer.end(question, asked.ender(), Why::Refused(code));
+        refused.await.map(drop)
     }
 
     /// From the queue to answers, until there is nothing more to do.
@@ -324,14 +328,17 @@ impl Queue {
     ) -> Result<Outcome, RedisError> {
         let question = &claim.question;
         if self.redis.has_ended(question).await? {
-            self.redis.finish_question(question).await?;
+            self.redis.finish_question(question, claim.ender()).await?;
             return Ok(Outcome::Ended);
         }
         if claim.stalls > 0 {
             self.answerer.settle_lost(claim).await?;
         }
+        if claim.is_cancelled {
+            return self.answerer.keep_told(claim).await;
+        }
         if claim.stalls >= STALLS_MAX {
-            return self.answerer.give_up_claim(claim, "stalled", true).await;
+            return self.answerer.end_claim(claim, Why::failed("stalled", true)).await;
         }
         let interrupted = || {
             let token = token.clone();
@@ -368,14 +375,18 @@ impl Queue {
     async fn beat(&self) -> Result<(), RedisError> {
         self.redis.show_worker(&self.worker, self.since, self.parallel).await?;
         let running: Vec<Running> = lock(&self.held).values().map(|held| held.running.clone()).collect();
-        let still = self.redis.beat_questions(&self.worker, &running).await?;
+        let holds = self.redis.beat_questions(&self.worker, &running).await?;
         let held = lock(&self.held);
-        for (running, still) in running.iter().zip(still) {
-            match held.get(&running.job) {
-                Some(held) if !still && held.running.generation == running.generation => {
-                    held.interrupt(Interrupt::Lost);
-                }
-                _ => {}
+        for (running, hold) in running.iter().zip(holds) {
+            let same = |held: &&Held| held.running.generation == running.generation;
+            let Some(held) = held.get(&running.job).filter(same) else {
+                continue;
+            };
+            match hold {
+                Hold::Kept => {}
+                Hold::Lost => held.interrupt(Interrupt::Lost),
+                // The act came before the claim was known here.
+                Hold::Cancelled => held.interrupt(Interrupt::Cancelled),
             }
         }
         Ok(())
@@ -399,8 +410,9 @@ impl Queue {
     }
 
     async fn sweep(&self) -> Result<(), RedisError> {
-        for question in self.redis.due_questions().await? {
-            self.answerer.give_up(&question, "deadline", true).await?;
+        for found in self.redis.due_questions().await? {
+            let why = Why::failed("deadline", true);
+            self.answerer.end(&found.question, found.ender(), why).await?;
         }
         // Who takes questions does not look while there is no room for one.
         self.tell_pause(self.redis.question_holds().await?.pause);

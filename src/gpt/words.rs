@@ -116,10 +116,20 @@ pub fn cancelled(question: &Question) -> (&'static str, String) {
     error(question, "cancelled", false)
 }
 
+/// `gpt:error` of a question that cannot be kept until a worker comes: its name and its JSON up to its id.
+pub fn queue_full(room: &RoomId) -> String {
+    let code = "queue_full";
+    let json =
+        serde_json::json!({"roomID": room, "code": code, "message": explain(code), "retryable": true}).to_string();
+    let open = json.strip_suffix('}').unwrap_or_default();
+    format!("{ERROR} {open}")
+}
+
 fn explain(code: &str) -> &'static str {
     match code {
         "room_busy" => "Too many questions of this room wait for an answer. Try again in a moment.",
         "user_busy" => "Too many of your questions wait for an answer. Try again in a moment.",
+        "queue_full" => "Too many questions wait for an answer. Try again later.",
         "unconfigured" => "No model is set up here.",
         "cancelled" => "The answer was cancelled.",
         "deadline" | "timeout" => "The model took too long.",

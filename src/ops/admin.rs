@@ -18,7 +18,7 @@ use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use self::input::Payload;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Key};
 use crate::guard::operate::{BadOrder, Operate, read_actor};
 use crate::model::{Scope, UserId, unix_ms};
 use crate::redis::{Act, Redis, RedisError};
@@ -37,7 +37,7 @@ const ACTOR: &str = "admin";
 pub struct Admin {
     redis: Redis,
     operate: Operate,
-    token: Secret,
+    token: Key,
 }
 
 /// Whom to log out.

@@ -236,6 +236,11 @@ pub fn gpt_job(job: &str) -> String {
     format!("rc:{{gpt}}:job:{job}")
 }
 
+/// The generation of the last claim of a question that was given up: until then its lives are over.
+pub fn gpt_buried(job: &str) -> String {
+    format!("rc:{{gpt}}:buried:{job}")
+}
+
 /// Questions of a room in order; the first is the one that may be answered.
 pub fn gpt_room(room: &RoomId) -> String {
     format!("rc:{{gpt}}:room:{room}")

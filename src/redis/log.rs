@@ -45,8 +45,8 @@ pub struct Draft {
     pub hash: u64,
     /// W3C trace context of what it is part of, or empty; what is stored is that of the post itself.
     pub trace: String,
-    /// Whether it asks the model.
-    pub asks: bool,
+    /// It asks the model; what the room is told when no more questions can be kept: an event's name and JSON up to its id.
+    pub asks: Option<String>,
     /// The question that it answers: it is stored only if nothing else has ended that one.
     pub answers: Option<Answers>,
 }
@@ -227,7 +227,8 @@ impl Redis {
             }
             args.push(format!("{:016x}", draft.hash).into());
             args.push(watched::context(&spans, index, draft).into());
-            args.push(if draft.asks { "1" } else { "" }.into());
+            let refusal = draft.asks.as_ref().map(|told| format!("~ {told}"));
+            args.push(refusal.unwrap_or_default().into());
             let (id, generation) = match &draft.answers {
                 Some(answers) => (reply_id(&answers.question), answers.generation.to_string()),
                 None => Default::default(),

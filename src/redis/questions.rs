@@ -1,7 +1,9 @@
 //! The queue of questions to the model: an outbox per partition, one stream of runnable jobs, and what is being written.
 
 mod dead;
+mod end;
 mod hold;
+mod intake;
 mod reply;
 mod view;
 
@@ -11,10 +13,12 @@ use std::time::Duration;
 use fred::prelude::*;
 
 pub use dead::{Again, Letter};
+pub use end::{Ended, Ender};
 pub use hold::{Holds, Pause};
+pub use intake::{Asked, Enqueued};
 pub use view::{OpenQuestion, QueueCounts, WorkerSeen};
 
-use super::keys::{self, GPT_DEAD, GPT_DELAYED, GPT_OPEN, GPT_READY};
+use super::keys::{self, GPT_DELAYED, GPT_OPEN, GPT_READY};
 use super::log::reply_id;
 use super::script::call;
 use super::spending::{Budgets, Purse};
@@ -23,14 +27,6 @@ use crate::model::{RoomId, UserId};
 
 /// The consumer group of the workers.
 const GROUP: &str = "workers";
-/// Jobs of one room at most: the one that is answered and three that wait.
-const ROOM_MAX: i64 = 4;
-/// First jobs of rooms that one user may have: the one that is answered and twenty that wait.
-const USER_MAX: i64 = 21;
-/// How long the end of a question is remembered: longer than it can live, and be handed on.
-const END_TTL: Duration = Duration::from_secs(15 * 60);
-/// Given up questions kept for operators.
-const DEAD_MAX: i64 = 10_000;
 /// Jobs that periodic work looks at in one call.
 const DUE_MAX: i64 = 500;
 /// How long after its deadline a question that nobody ended is ended by whoever finds it.
@@ -65,28 +61,6 @@ fn job_name(room: &RoomId, question: &str) -> String {
     format!("{room} {question}")
 }
 
-/// A question of an outbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// The question.
-    pub question: Question,
-    /// The generation of its last claim, at least 1, where it was given up and is asked once more; else 0.
-    pub generation: u64,
-}
-
-/// What became of a question that was to be queued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enqueued {
-    /// It waits behind so many of its room.
-    Queued(u64),
-    /// It was queued before.
-    Known,
-    /// Too many questions of the room are open.
-    RoomBusy,
-    /// Too many rooms wait for this user's questions.
-    UserBusy,
-}
-
 /// A job that this worker alone may answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
@@ -102,8 +76,17 @@ pub struct Claim {
     pub stalls: u32,
     /// How long it may still take.
     pub left: Duration,
+    /// It was cancelled while somebody else had it.
+    pub is_cancelled: bool,
     /// Whose tokens of the day are used up: it is not to be answered.
     pub spent: Option<Purse>,
+}
+
+impl Claim {
+    /// Who has it, where the question is ended.
+    pub fn ender(&self) -> Ender {
+        Ender::Claimer(self.generation)
+    }
 }
 
 /// A job that is held, for the heartbeat.
@@ -115,6 +98,17 @@ pub struct Running {
     pub entry: String,
     /// The claim's generation.
     pub generation: u64,
+}
+
+/// What a heartbeat finds of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// It is over, or another worker has it.
+    Lost,
+    /// It is still this worker's.
+    Kept,
+    /// The same, and it was cancelled.
+    Cancelled,
 }
 
 /// A piece of a reply.
@@ -130,15 +124,22 @@ pub struct Part<'a> {
     pub event: (&'a str, &'a str),
 }
 
-/// Whether a call ended a question, or it had ended before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// Now.
-    Now,
-    /// Before.
-    Before,
-    /// Neither: a later claim answers it.
-    Superseded,
+/// An open question as somebody finds it who has no claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What is asked.
+    pub question: Question,
+    /// Whether a worker is answering it.
+    pub is_running: bool,
+    /// The first generation that a claim of it may have.
+    pub first: u64,
+}
+
+impl Found {
+    /// Who found it, where the question is ended.
+    pub fn ender(&self) -> Ender {
+        Ender::Finder(self.first)
+    }
 }
 
 type Fields = HashMap<String, String>;
@@ -150,83 +151,6 @@ impl Redis {
         match made {
             Err(error) if !error.details().starts_with("BUSYGROUP") => Err(error.into()),
             _ => Ok(()),
-        }
-    }
-
-    /// The partitions with questions that are not queued yet.
-    pub async fn asked_partitions(&self) -> Result<Vec<u16>, RedisError> {
-        let lengths = self.outbox_lengths().await?;
-        let asked = lengths.into_iter().filter(|(_, length)| *length > 0);
-        Ok(asked.map(|(partition, _)| partition).collect())
-    }
-
-    /// Each partition with the number of its questions that are not queued yet.
-    async fn outbox_lengths(&self) -> Result<Vec<(u16, u64)>, RedisError> {
-        let pipeline = self.any()?.pipeline();
-        for partition in 0..self.keys.partitions() {
-            let () = pipeline.xlen(self.keys.gpt_outbox(partition)).await?;
-        }
-        let lengths: Vec<u64> = pipeline.all().await?;
-        Ok((0u16..).zip(lengths).collect())
-    }
-
-    /// The oldest questions of a partition's outbox, with the place of each.
-    pub async fn asked(&self, partition: u16, limit: u64) -> Result<Vec<(String, Option<Asked>)>, RedisError> {
-        let key = self.keys.gpt_outbox(partition);
-        let entries: Vec<(String, Fields)> = self.any()?.xrange(key, "-", "+", Some(limit)).await?;
-        let read = |(entry, mut fields): (String, Fields)| {
-            let mut field = |name| fields.remove(name).unwrap_or_default();
-            let mut asked = || {
-                Some(Asked {
-                    question: Question {
-                        room: RoomId::new(&field("r")).ok()?,
-                        id: field("i"),
-                        user: UserId::new(&field("u")).ok()?,
-                        trace: field("t"),
-                    },
-                    generation: field("g").parse().unwrap_or_default(),
-                })
-            };
-            (entry, asked())
-        };
-        Ok(entries.into_iter().map(read).collect())
-    }
-
-    /// Removes questions from their outbox.
-    pub async fn forget_asked(&self, partition: u16, entries: Vec<String>) -> Result<(), RedisError> {
-        let () = self.any()?.xdel(self.keys.gpt_outbox(partition), entries).await?;
-        Ok(())
-    }
-
-    /// Queues a question; repeating it is harmless while it is open.
-    pub async fn enqueue_question(&self, asked: &Asked, life: Duration) -> Result<Enqueued, RedisError> {
-        let question = &asked.question;
-        let job = question.job();
-        let key_names = vec![
-            GPT_READY.to_owned(),
-            keys::gpt_job(&job),
-            keys::gpt_room(&question.room),
-            keys::gpt_user(&question.user),
-            GPT_OPEN.to_owned(),
-        ];
-        let args = vec![
-            job.into(),
-            question.room.as_str().into(),
-            question.id.as_str().into(),
-            question.user.as_str().into(),
-            question.trace.as_str().into(),
-            ms(life).into(),
-            ROOM_MAX.into(),
-            USER_MAX.into(),
-            asked.generation.to_string().into(),
-        ];
-        let (status, before): (String, u64) = call(&self.scripts.gpt_enqueue, self.any()?, key_names, args).await?;
-        match status.as_str() {
-            "ok" => Ok(Enqueued::Queued(before)),
-            "dup" => Ok(Enqueued::Known),
-            "room_busy" => Ok(Enqueued::RoomBusy),
-            "user_busy" => Ok(Enqueued::UserBusy),
-            _ => Err(RedisError::Unexpected("gpt_enqueue")),
         }
     }
 
@@ -297,9 +221,10 @@ impl Redis {
         ];
         let key_names = vec![GPT_READY.to_owned(), keys::gpt_job(job)];
         let mut answer: Vec<String> = call(&self.scripts.gpt_claim, self.any()?, key_names, args).await?;
-        let spent = answer.get(8).and_then(|purse| Purse::parse(purse));
-        answer.truncate(8);
-        let Ok([room, id, user, trace, generation, attempt, stalls, left]) = <[String; 8]>::try_from(answer) else {
+        let spent = answer.get(9).and_then(|purse| Purse::parse(purse));
+        answer.truncate(9);
+        let Ok([room, id, user, trace, generation, attempt, stalls, left, cancelled]) = <[String; 9]>::try_from(answer)
+        else {
             return Ok(None);
         };
         let claim = || {
@@ -315,14 +240,15 @@ impl Redis {
                 attempt: attempt.parse().ok()?,
                 stalls: stalls.parse().ok()?,
                 left: from_ms(left.parse().ok()?),
+                is_cancelled: !cancelled.is_empty(),
                 spent,
             })
         };
         claim().map(Some).ok_or(RedisError::Unexpected("gpt_claim"))
     }
 
-    /// Renews what this worker holds; tells for each whether it still does.
-    pub async fn beat_questions(&self, worker: &str, running: &[Running]) -> Result<Vec<bool>, RedisError> {
+    /// Renews what this worker holds; tells of each what has become of it.
+    pub async fn beat_questions(&self, worker: &str, running: &[Running]) -> Result<Vec<Hold>, RedisError> {
         if running.is_empty() {
             return Ok(Vec::new());
         }
@@ -334,7 +260,12 @@ impl Redis {
             args.push(held.generation.to_string().into());
         }
         let held: Vec<i64> = call(&self.scripts.gpt_beat, self.any()?, key_names, args).await?;
-        Ok(held.into_iter().map(|held| held == 1).collect())
+        let read = |held| match held {
+            1 => Hold::Kept,
+            2 => Hold::Cancelled,
+            _ => Hold::Lost,
+        };
+        Ok(held.into_iter().map(read).collect())
     }
 
     /// Puts a claimed job off, or hands it over at once; `false` when it is no longer this claim's.
@@ -352,7 +283,7 @@ impl Redis {
     }
 
     /// Lets delayed jobs go on whose time has come; returns the questions that nobody has ended in time.
-    pub async fn due_questions(&self) -> Result<Vec<Question>, RedisError> {
+    pub async fn due_questions(&self) -> Result<Vec<Found>, RedisError> {
         let key_names = vec![GPT_READY.to_owned(), GPT_DELAYED.to_owned(), GPT_OPEN.to_owned()];
         let args = vec![DUE_MAX.into(), ms(OVERDUE).into()];
         let overdue: Vec<String> = call(&self.scripts.gpt_due, self.any()?, key_names, args).await?;
@@ -364,7 +295,7 @@ impl Redis {
                 .and_then(|(room, id)| Some((RoomId::new(room).ok()?, id)));
             let Some((room, id)) = named else { continue };
             match self.question(&room, id).await? {
-                Some((question, _)) => questions.push(question),
+                Some(found) => questions.push(found),
                 None => {
                     let () = self.any()?.zrem(GPT_OPEN, job).await?;
                 }
@@ -373,11 +304,11 @@ impl Redis {
         Ok(questions)
     }
 
-    /// An open question, and whether a worker is answering it.
-    pub async fn question(&self, room: &RoomId, id: &str) -> Result<Option<(Question, bool)>, RedisError> {
+    /// A question that is open.
+    pub async fn question(&self, room: &RoomId, id: &str) -> Result<Option<Found>, RedisError> {
         let key = keys::gpt_job(&job_name(room, id));
-        let fields: Vec<Option<String>> = self.any()?.hmget(key, vec!["user", "trace", "state"]).await?;
-        let [Some(user), trace, state] = <[Option<String>; 3]>::try_from(fields).unwrap_or_default() else {
+        let fields: Vec<Option<String>> = self.any()?.hmget(key, vec!["user", "trace", "state", "base"]).await?;
+        let [Some(user), trace, state, base] = <[Option<String>; 4]>::try_from(fields).unwrap_or_default() else {
             return Ok(None);
         };
         let question = Question {
@@ -386,46 +317,12 @@ impl Redis {
             user: UserId::new(&user).map_err(|_| RedisError::Unexpected("question"))?,
             trace: trace.unwrap_or_default(),
         };
-        Ok(Some((question, state.as_deref() == Some("running"))))
-    }
-
-    /// Forgets a question that has ended and lets its room and its user go on.
-    pub async fn finish_question(&self, question: &Question) -> Result<(), RedisError> {
-        self.close_question(question, "").await
-    }
-
-    /// As [`Self::finish_question`], and keeps it for operators: it was given up.
-    pub async fn bury_question(&self, question: &Question, code: &str) -> Result<(), RedisError> {
-        self.close_question(question, code).await
-    }
-
-    async fn close_question(&self, question: &Question, code: &str) -> Result<(), RedisError> {
-        let job = question.job();
-        let key_names = vec![
-            GPT_READY.to_owned(),
-            keys::gpt_job(&job),
-            keys::gpt_room(&question.room),
-            keys::gpt_user(&question.user),
-            GPT_OPEN.to_owned(),
-            GPT_DELAYED.to_owned(),
-            GPT_DEAD.to_owned(),
-        ];
-        let args = vec![
-            job.into(),
-            code.into(),
-            self.keys.partition(question.room.as_str()).to_string().into(),
-            DEAD_MAX.into(),
-        ];
-        let _open: i64 = call(&self.scripts.gpt_finish, self.any()?, key_names, args).await?;
-        Ok(())
-    }
-
-    /// Lets the room and the user of a question go on if it has ended: the worker that ended it may not have come to it.
-    pub async fn finish_question_if_ended(&self, question: &Question) -> Result<(), RedisError> {
-        if self.has_ended(question).await? {
-            self.finish_question(question).await?;
-        }
-        Ok(())
+        let base: u64 = base.and_then(|base| base.parse().ok()).unwrap_or_default();
+        Ok(Some(Found {
+            question,
+            is_running: state.as_deref() == Some("running"),
+            first: base + 1,
+        }))
     }
 
     /// Tells the nodes that have the room joined something about a question; it has no place in the log.

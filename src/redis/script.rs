@@ -58,6 +58,7 @@ scripts! {
     gpt_enqueue after gpt;
     gpt_claim after gpt;
     gpt_beat after gpt;
+    gpt_cancel;
     gpt_retry after gpt;
     gpt_due after gpt;
     gpt_finish after gpt;

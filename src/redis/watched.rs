@@ -6,14 +6,18 @@ use tracing::Span;
 
 use super::{Draft, Posted};
 use crate::model::RoomId;
-use crate::telemetry::Metrics;
 use crate::telemetry::trace::{self, Step};
+use crate::telemetry::{Labelled, Metrics};
+
+/// Parts of what `post` answers of a new event; there is one more where its question found no place.
+const PARTS: usize = 6;
 
 /// Counts what posts have brought: the first two steps of a delivery.
 #[derive(Clone)]
 pub(super) struct PostMeter {
     accepted: IntCounter,
     published: IntCounter,
+    replies: Labelled<1>,
 }
 
 impl PostMeter {
@@ -21,6 +25,7 @@ impl PostMeter {
         Self {
             accepted: metrics.events_accepted_total.clone(),
             published: metrics.events_published_total.clone(),
+            replies: metrics.gpt_replies_total.clone(),
         }
     }
 
@@ -30,6 +35,12 @@ impl PostMeter {
         let (accepted, published) = receivers.fold((0, 0), |(events, copies), n| (events + 1, copies + n));
         self.accepted.inc_by(accepted);
         self.published.inc_by(published);
+        let is_unqueued = |event: &&Value| matches!(event, Value::Array(parts) if parts.len() > PARTS);
+        let unqueued = answer.iter().filter(is_unqueued).count();
+        if unqueued > 0 {
+            tracing::warn!(unqueued, "an outbox of questions is full: is there a worker?");
+            self.replies.add(["queue_full"], unqueued as u64);
+        }
     }
 }
 

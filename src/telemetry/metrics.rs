@@ -229,7 +229,7 @@ metrics! {
     gpt_attempts_total: Labelled<1> = "roomcast_gpt_attempts_total" ["result" = ["ended", "again", "lost", "failed"]],
         "sum by (result) (rate(roomcast_gpt_attempts_total[5m]))";
     /// Questions that have ended, by result: a reply (`ok`), one cut short by who asked (`partial`), or the code of the error.
-    gpt_replies_total: Labelled<1> = "roomcast_gpt_replies_total" ["result" = ["ok", "partial", "cancelled", "deadline", "room_busy", "user_busy",
+    gpt_replies_total: Labelled<1> = "roomcast_gpt_replies_total" ["result" = ["ok", "partial", "cancelled", "deadline", "room_busy", "user_busy", "queue_full",
         "budget", "stalled", "unconfigured", "provider_unavailable", "rate_limited", "unauthorized", "context_too_long", "bad_stream", "timeout", "too_large", "refused"]],
         "sum by (result) (rate(roomcast_gpt_replies_total[5m]))";
     /// How long a question waited from being queued to being claimed, without the time of pauses.

@@ -38,6 +38,7 @@ const REPLIES = {
   too_large: 'The answer became too long.',
   refused: 'The model does not answer this question.',
   room_busy: 'Too many questions of this room wait for an answer already.',
+  queue_full: 'Too many questions wait for an answer already.',
   user_busy: 'Too many questions of the same person wait for an answer already.',
   budget: 'The daily limit is reached. Ask again tomorrow.',
   cancelled: 'Stopped before there was an answer.',

@@ -1,7 +1,10 @@
 //! Replies of a model: asked in a room, written before everybody's eyes, ended exactly once, whichever worker dies.
 
+mod cancel;
 mod crashes;
 mod gate;
+mod lag;
+mod limits;
 
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use roomcast_load::client::Client;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::support::{World, join, send, until};
+use crate::support::{TestRedis, World, join, send, until};
 
 /// A scripted model on a port of its own, and its address.
 async fn model() -> (ScriptedModel, String) {
@@ -30,10 +33,19 @@ async fn model_of(pace: Duration) -> (ScriptedModel, String) {
 
 /// Two nodes and some workers that know the model.
 pub async fn world(workers: usize, settings: &[(&'static str, &str)]) -> (World, ScriptedModel, Vec<Worker>) {
+    world_on(TestRedis::start().await, workers, settings).await
+}
+
+/// The same on a Redis that is there.
+async fn world_on(
+    redis: TestRedis,
+    workers: usize,
+    settings: &[(&'static str, &str)],
+) -> (World, ScriptedModel, Vec<Worker>) {
     let (model, url) = model().await;
     let mut all = vec![("GPT_BASE_URL", url.as_str())];
     all.extend_from_slice(settings);
-    let world = World::with(2, &all).await;
+    let world = World::on(redis, 2, &all).await;
     let mut started = Vec::new();
     for _ in 0..workers {
         started.push(world.worker().await);
@@ -92,15 +104,23 @@ pub async fn idle(world: &World) {
         world.redis.cli(&["ZCARD", "rc:{gpt}:open"]).await == ["0"]
     })
     .await;
-    let groups = world.redis.cli(&["XINFO", "GROUPS", "rc:{gpt}:ready"]).await;
-    let field = |name: &str| {
-        let at = groups.iter().position(|line| line == name).unwrap();
-        groups[at + 1].clone()
-    };
-    assert_eq!((field("pending"), field("lag")), ("0".to_owned(), "0".to_owned()));
+    until(
+        "the workers have passed over what had ended",
+        Duration::from_secs(5),
+        || async { (group(world, "pending").await, group(world, "lag").await) == ("0".to_owned(), "0".to_owned()) },
+    )
+    .await;
     for pattern in ["rc:{gpt}:room:*", "rc:{gpt}:user:*", "rc:{gpt}:job:*"] {
-        assert_eq!(world.redis.cli(&["KEYS", pattern]).await, Vec::<String>::new());
+        let left = world.redis.cli(&["--scan", "--pattern", pattern]).await;
+        assert_eq!(left, Vec::<String>::new());
     }
+}
+
+/// What Redis says of the workers' group.
+async fn group(world: &World, field: &str) -> String {
+    let groups = world.redis.cli(&["XINFO", "GROUPS", "rc:{gpt}:ready"]).await;
+    let at = groups.iter().position(|line| line == field).unwrap();
+    groups[at + 1].clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]

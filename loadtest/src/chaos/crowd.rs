@@ -65,6 +65,11 @@ impl Crowd {
         .await
     }
 
+    /// Whether this is one of its rooms.
+    pub fn talks_in(&self, room: &str) -> bool {
+        self.history.rooms.iter().any(|known| known.name == room)
+    }
+
     /// The members of a room that only read.
     pub fn readers_of(&self, room: usize) -> impl Iterator<Item = usize> {
         let readers = self.profiles.iter().filter(|profile| profile.window == 0);

@@ -41,7 +41,7 @@ pub enum Kind {
     SlowReaders,
     /// Some clients lose their network
     ClientFlap,
-    /// kill -9 of the worker; it comes back
+    /// kill -9 of a worker; it comes back
     WorkerKill,
     /// kill -9 of the services; they come back
     BackendKill,

@@ -62,10 +62,11 @@ pub async fn inject(
             on_node
         }
         Kind::WorkerKill => {
-            deployment.worker.kill().await?;
+            let worker = fault.pick % deployment.workers.len();
+            deployment.workers[worker].process.kill().await?;
             sleep(fault.hold).await;
-            deployment.start_worker().await?;
-            Ok(("worker".to_owned(), Afterwards::Nothing))
+            deployment.start_worker(worker).await?;
+            Ok((format!("worker-{worker}"), Afterwards::Nothing))
         }
         Kind::BackendKill => {
             deployment.backend.kill().await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::asker::Answers;
 use super::history::History;
 use super::options::Options;
 use crate::checker::{Report, Violation};
@@ -53,6 +54,8 @@ pub struct Outcome {
     pub faults: Vec<FaultRecord>,
     /// The checker's verdict.
     pub report: Report,
+    /// What became of the questions to the model.
+    pub answers: Answers,
     /// What the checker cannot see, with its time in Unix ms.
     pub findings: Vec<(u64, String)>,
     /// The logs, to tell when something was.
@@ -140,6 +143,11 @@ impl Outcome {
             counts.readers,
             counts.told_unrecovered
         );
+        let answers = &self.answers;
+        println!(
+            "questions {}: {} with a reply, {} with an error",
+            answers.asked, answers.replies, answers.errors
+        );
         if counts.lost_acked + counts.lost_seen > 0 {
             println!(
                 "lost with a failover, announced by a new epoch: {} acked messages, {} deliveries",
@@ -199,6 +207,7 @@ impl Outcome {
             "sent": counts.sent, "acked": counts.acked, "logged": counts.logged, "archived": counts.archived,
             "expected": counts.expected, "delivered": counts.delivered, "toldUnrecovered": counts.told_unrecovered,
             "lostAcked": counts.lost_acked, "lostSeen": counts.lost_seen,
+            "questions": self.answers.asked, "replies": self.answers.replies, "errors": self.answers.errors,
             "reconnects": history.tally.reconnects.load(Ordering::Relaxed),
             "resent": history.tally.resent.load(Ordering::Relaxed),
             "totalViolations": self.report.total_violations,

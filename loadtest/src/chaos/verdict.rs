@@ -30,12 +30,12 @@ pub async fn judge(deployment: &Deployment, crowd: &Crowd, logs: &mut Logs, lost
             "a writer has no final answer {CLOSE_MAX:?} after everything was healed"
         ));
     }
-    logs.gather(&deployment.redis, |_| true).await?;
+    logs.gather(&deployment.redis, |room| crowd.talks_in(room)).await?;
     for behind in crowd.wait_seen(&logs.tops(), SEEN_MAX).await {
         history.find(format!("{behind}, {SEEN_MAX:?} after the last message"));
     }
     // Writers that had no answer may have gone on meanwhile.
-    logs.gather(&deployment.redis, |_| true).await?;
+    logs.gather(&deployment.redis, |room| crowd.talks_in(room)).await?;
     for (room, log) in &logs.rooms {
         let mut archived = Vec::new();
         let drained = wait_until(ARCHIVE_MAX, async || {

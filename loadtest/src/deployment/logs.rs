@@ -18,8 +18,10 @@ pub struct LogEntry {
     pub seq: u64,
     /// Its epoch.
     pub epoch: String,
-    id: String,
-    key: String,
+    /// Id of the message.
+    pub id: String,
+    /// The first word of its text.
+    pub key: String,
 }
 
 #[derive(Deserialize)]

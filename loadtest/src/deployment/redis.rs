@@ -212,6 +212,32 @@ impl Redis {
         Ok(found)
     }
 
+    /// The questions of a room that ended without a reply, as far as Redis remembers.
+    pub async fn failed_questions(&self, room: &str) -> io::Result<Vec<String>> {
+        let mut failed = Vec::new();
+        for master in self.masters().await {
+            let (port, mut cursor) = (self.servers[master].port, "0".to_owned());
+            loop {
+                let pattern = format!("rc:{{p*}}:gpt:end:{room}:*");
+                let page = call(port, &["SCAN", &cursor, "MATCH", &pattern, "COUNT", "1000"]).await?;
+                for key in page.list().get(1).map_or(&[][..], Reply::list) {
+                    // A reply leaves a mark that says where it is.
+                    let mark = call(port, &["GET", key.text()]).await?;
+                    if mark.text().starts_with("gpt|")
+                        && let Some((_, question)) = key.text().rsplit_once(':')
+                    {
+                        failed.push(question.to_owned());
+                    }
+                }
+                cursor = page.list().first().map_or("0", Reply::text).to_owned();
+                if cursor == "0" {
+                    break;
+                }
+            }
+        }
+        Ok(failed)
+    }
+
     /// The members of a set, wherever it is.
     pub async fn members(&self, key: &str) -> io::Result<Vec<String>> {
         let masters = self.masters().await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::ledger::{Ledger, Violation};
 use super::model::Model;
-use crate::deployment::Deployment;
 use crate::deployment::child::Process;
+use crate::deployment::{Deployment, Worker};
 use crate::flood::proc::cpu_seconds;
 
 /// Violations printed.
@@ -22,12 +22,16 @@ pub struct Cost {
 
 impl Cost {
     /// What was used until now.
-    pub fn now(deployment: &Deployment, workers: &[Process]) -> Self {
+    pub fn now(deployment: &Deployment, workers: &[Worker]) -> Self {
         let of = |process: &Process| process.pid().and_then(|pid| cpu_seconds(pid).ok()).unwrap_or_default();
         let redis = deployment.redis.servers.iter().map(|server| of(&server.process));
         Self {
             redis: redis.sum(),
-            workers: workers.iter().chain([&deployment.worker]).map(of).sum(),
+            workers: workers
+                .iter()
+                .chain(&deployment.workers)
+                .map(|worker| of(&worker.process))
+                .sum(),
             nodes: deployment.nodes.iter().map(|node| of(&node.process)).sum(),
         }
     }

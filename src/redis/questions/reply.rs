@@ -1,13 +1,13 @@
-//! Replies that are being written, and how a question ends without one.
+//! Replies that are being written.
 
 use std::collections::HashMap;
 
 use fred::prelude::*;
 
-use super::{END_TTL, Ended, Part, Question};
+use super::{Part, Question};
 use crate::model::RoomId;
 use crate::redis::client::Purpose;
-use crate::redis::{Redis, RedisError, ms};
+use crate::redis::{Redis, RedisError};
 
 impl Redis {
     /// Adds to a reply that is being written and tells the room; `false` when it has ended, or a later claim writes it.
@@ -30,48 +30,13 @@ impl Redis {
         Ok(told == 1)
     }
 
-    /// Ends a question without a reply, unless it has ended, and tells the room; with a generation only while no later
-    /// claim writes the reply.
-    pub async fn fail_question(
-        &self,
-        question: &Question,
-        generation: Option<u64>,
-        event: (&str, &str),
-    ) -> Result<Ended, RedisError> {
-        let (name, json) = event;
-        let args = vec![
-            self.publish_verb().into(),
-            question.reply().into(),
-            format!("~ {name} {json}").into(),
-            ms(END_TTL).into(),
-            generation
-                .map_or_else(String::new, |generation| generation.to_string())
-                .into(),
-        ];
-        let key_names = self.part_keys(question);
-        let ended: i64 = self
-            .call_for_room(&question.room, &self.scripts.gpt_fail, key_names, args)
-            .await?;
-        Ok(match ended {
-            1 => Ended::Now,
-            0 => Ended::Before,
-            _ => Ended::Superseded,
-        })
-    }
-
-    fn part_keys(&self, question: &Question) -> Vec<String> {
+    /// The keys that say what is written of a question's reply.
+    pub(super) fn part_keys(&self, question: &Question) -> Vec<String> {
         vec![
             self.keys.gpt_parts(&question.room),
             self.keys.live(&question.room),
             self.keys.gpt_end(&question.room, &question.id),
         ]
-    }
-
-    /// Whether a question has ended.
-    pub async fn has_ended(&self, question: &Question) -> Result<bool, RedisError> {
-        let client = self.for_room(&question.room, Purpose::Other)?;
-        let count: i64 = client.exists(self.keys.gpt_end(&question.room, &question.id)).await?;
-        Ok(count > 0)
     }
 
     /// The replies of a room that are being written: id, generation, index of the newest piece, text so far.

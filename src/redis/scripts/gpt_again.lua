@@ -27,7 +27,7 @@ redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], ARGV[1], 'PX', remembered)
 redis.call('HSET', KEYS[4], ARGV[7], string.format('%d', generation + 1) .. '|-1|')
 redis.call('PEXPIRE', KEYS[4], PART_MS)
--- As many as there are dead letters; the next question that is asked trims the outbox.
+-- As many as there are dead letters, however full the outbox is: these were accepted before.
 redis.call('XADD', KEYS[3], '*', 'r', ARGV[2], 'i', ARGV[3], 'u', ARGV[4], 't', ARGV[5], 'g', ARGV[6])
 redis.call(ARGV[8], KEYS[5], ARGV[9])
 redis.call('PUBLISH', 'rc:{gpt}:asked', '')

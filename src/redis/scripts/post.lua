@@ -7,11 +7,12 @@
 --       then per event: 1 JSON prefix (an object without its closing brace)  2 kind  3 user  4 target id or ''
 --       5 authority: '' = the author only, 'owner' = any message, 'checked' = author checked against the archive
 --       6 index of the idempotency key from 1, or 0  7 content hash  8 trace context or ''
---       9 '1' = asks the model  10 the message's id, or '' = its place
+--       9 for what asks the model: what the room is told when the outbox is full, up to the question's id; else ''
+--       10 the message's id, or '' = its place
 --       11 the claim under which a reply was written, or ''
--- Returns { epoch, { status, seq, ts, id, epoch, nodes that got it } per event } with status ok, dup, conflict, room_gone,
---       not_author, not_found, elsewhere (the target is below the log: ask the archive), backlog (the archive is full),
---       superseded (a later claim writes this reply).
+-- Returns { epoch, { status, seq, ts, id, epoch, nodes that got it, 1 if the outbox was full } per event } with status ok, dup,
+--       conflict, room_gone, not_author, not_found, elsewhere (the target is below the log: ask the archive), backlog (the
+--       archive is full), superseded (a later claim writes this reply).
 --
 -- Event JSON is never decoded: the server's fields are appended to the prefix.
 -- All checks that can fail come before the first write of an event.
@@ -19,7 +20,7 @@ local LOG_TTL_MS = 7 * 24 * 3600 * 1000       -- an idle log expires; the archiv
 local ACTIVE_MS = 60000                       -- how long a room counts as active
 local GONE_MAX = 20000                        -- deleted ids remembered, as many as the log holds
 local TRIM_SLACK = 256                        -- trim in steps, not on every event
-local OUTBOX_MAX = 10000                      -- questions that wait for a worker: without one for so long they are dropped
+local OUTBOX_MAX = 10000                      -- questions that wait for a worker; what was taken in is never dropped
 local ENTRY_BYTES = 100                       -- what an archive entry takes beside its JSON; trim_archive counts the same
 
 local log, meta, gone, archive, active, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -38,7 +39,7 @@ if waiting == 0 and backlog ~= 0 then
   redis.call('DEL', archive_bytes)
   backlog = 0
 end
-redis.call('XLEN', outbox)
+local outbox_len = redis.call('XLEN', outbox)
 for n = 10, #KEYS do redis.call('STRLEN', KEYS[n]) end
 local room = open_room(log, meta)
 
@@ -67,7 +68,7 @@ for n = 1, count do
   local base = 6 + (n - 1) * 11
   local prefix, kind, user, target = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
   local authority, idem, hash, trace = ARGV[base + 5], tonumber(ARGV[base + 6]), ARGV[base + 7], ARGV[base + 8]
-  local asks, own_id, generation = ARGV[base + 9] == '1', ARGV[base + 10], ARGV[base + 11]
+  local refusal, own_id, generation = ARGV[base + 9], ARGV[base + 10], ARGV[base + 11]
   local idem_key = idem > 0 and KEYS[9 + idem] or nil
   local status = 'ok'
   local known = idem_key and redis.call('GET', idem_key)
@@ -104,9 +105,11 @@ for n = 1, count do
       end
       redis.call('XADD', archive, '*', 'r', room_id, 's', seq, 'e', json)
       backlog = redis.call('INCRBY', archive_bytes, #json + ENTRY_BYTES)
-      if asks then
-        redis.call('XADD', outbox, 'MAXLEN', '~', OUTBOX_MAX, '*', 'r', room_id, 'i', id, 'u', user, 't', trace)
+      local is_refused = refusal ~= '' and outbox_len >= OUTBOX_MAX
+      if refusal ~= '' and not is_refused then
+        redis.call('XADD', outbox, '*', 'r', room_id, 'i', id, 'u', user, 't', trace)
         redis.call('PUBLISH', 'rc:{gpt}:asked', '') -- wakes the workers, on a cluster those of every server
+        outbox_len = outbox_len + 1
       end
       if kind == 'delete' then
         redis.call('ZADD', gone, ts, target)
@@ -119,7 +122,9 @@ for n = 1, count do
       end
       local receivers = redis.call(publish, channel,
         position .. ' ' .. room.epoch .. ' ' .. kind .. ' ' .. (trace ~= '' and trace or '-') .. ' ' .. json)
-      results[#results + 1] = { 'ok', seq, ts, id, room.epoch, receivers }
+      -- Behind the message, and without an end to be remembered: nobody else knows of this question.
+      if is_refused then redis.call(publish, channel, refusal .. ',"id":"' .. id .. '-r"}') end
+      results[#results + 1] = { 'ok', seq, ts, id, room.epoch, receivers, is_refused and 1 or nil }
       room.len = room.len + 1
       posted = true
     end

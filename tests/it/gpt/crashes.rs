@@ -36,10 +36,10 @@ enum Fate {
 }
 
 /// A worker of its own process.
-struct Victim(Child);
+pub struct Victim(Child);
 
 impl Victim {
-    fn start(world: &World, redis: u16, model: &str) -> Self {
+    pub fn start(world: &World, redis: u16, model: &str) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_roomcast"))
             .arg("worker")
             .env_clear()
@@ -61,7 +61,11 @@ impl Victim {
         Self(child.unwrap())
     }
 
-    async fn signal(&self, name: &str) {
+    pub async fn kill(&mut self) {
+        self.0.kill().await.unwrap();
+    }
+
+    pub async fn signal(&self, name: &str) {
         let pid = self.0.id().unwrap().to_string();
         let status = Command::new("kill").args([&format!("-{name}"), &pid]).status().await;
         assert!(status.unwrap().success());
@@ -69,7 +73,7 @@ impl Victim {
 }
 
 /// A client that waits for as long as a question may take.
-async fn patient(world: &World, node: usize, user: usize) -> Client {
+pub async fn patient(world: &World, node: usize, user: usize) -> Client {
     let mut auth = crate::support::auth(user);
     auth["proto"] = json!(2);
     let builder = world.client(node, user).auth(auth).timeout(TAKE_OVER_MAX);
@@ -99,7 +103,7 @@ async fn survives(stop: Stop, fate: Fate) -> Duration {
     gate.reached().await;
     let since = Instant::now();
     match fate {
-        Fate::Kill => victim.0.kill().await.unwrap(),
+        Fate::Kill => victim.kill().await,
         Fate::StandStill => victim.signal("STOP").await,
     }
     let second = world.worker().await;
@@ -267,7 +271,7 @@ async fn more_lost_questions_than_slots_are_all_answered() {
             .unwrap();
         asked.push((client, format!("{}-r", ack["id"].as_str().unwrap())));
     }
-    victim.0.kill().await.unwrap();
+    victim.kill().await;
     let _second = world.worker().await;
     for (client, id) in &asked {
         reply(client, id).await;

@@ -37,7 +37,7 @@ impl Run<'_> {
             } else {
                 String::new()
             },
-            asks: false,
+            asks: None,
             answers: None,
         }
     }

@@ -1,5 +1,6 @@
 //! The queue of questions: what may happen to it, in any order, and what every script must answer then.
 
+mod late;
 mod letters;
 
 use proptest::prelude::*;
@@ -7,7 +8,8 @@ use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
 use roomcast::model::{EventKind, RoomId, UserId};
 use roomcast::redis::{
-    Answers, Asked, Authority, Budgets, Claim, Draft, Ended, Enqueued, Part, PostLimits, Posted, Question, Running,
+    Answers, Asked, Authority, Budgets, Claim, Draft, Ended, Ender, Enqueued, Found, Hold, Part, PostLimits, Posted,
+    Question, Running,
 };
 use std::time::Duration;
 
@@ -88,7 +90,7 @@ fn draft(user: &str, answers: Option<Answers>) -> Draft {
         cid: None,
         hash: 0,
         trace: String::new(),
-        asks: answers.is_none(),
+        asks: answers.is_none().then(String::new),
         answers,
     }
 }
@@ -128,13 +130,17 @@ impl Run<'_> {
             Act::TakeOver(worker, count) => self.take_over(*worker, *count).await,
             Act::Beat(worker) => self.beat(*worker).await,
             Act::Cancel(pick) => match self.pick(*pick) {
-                Some(number) => self.fail(number, None).await.map(drop),
+                Some(number) => self.fail(number, self.finder(number)).await.map(drop),
                 None => Ok(()),
             },
+            Act::CancelRunning(pick) => self.cancel_running(*pick).await,
             Act::Finish(pick) => match self.pick(*pick) {
-                Some(number) if self.model.asked[number].ended.is_some() => self.finish(number).await,
+                Some(number) if self.model.asked[number].ended.is_some() => {
+                    self.finish(number, self.finder(number)).await
+                }
                 _ => Ok(()),
             },
+            Act::FinishLate(pick, buries) => self.finish_late(*pick, *buries).await,
             Act::Wake => self.wake(None).await,
             Act::Overdue(pick) => {
                 let overdue = self.pick(*pick).filter(|number| self.model.jobs.contains_key(number));
@@ -157,7 +163,7 @@ impl Run<'_> {
                 match act {
                     Act::Write(_, anew) => self.write(&claim, number, *anew).await,
                     Act::Store(_) => self.store(&claim, number).await,
-                    Act::GiveUp(_, dies) => self.give_up(number, Some(claim.generation), *dies).await,
+                    Act::GiveUp(_, dies) => self.give_up(number, claim.ender(), *dies).await,
                     Act::PutOff(_, at_once) => self.put_off(&claim, number, *at_once).await,
                     other => panic!("{other:?} has no claim"),
                 }
@@ -229,8 +235,8 @@ impl Run<'_> {
         let found = self.server.redis.enqueue_question(&asked, LONG).await.unwrap();
         prop_assert_eq!(found, self.model.enqueue(number, generation));
         if matches!(found, Enqueued::RoomBusy | Enqueued::UserBusy) {
-            self.fail(number, None).await?;
-            self.finish(number).await?;
+            self.fail(number, asked.ender()).await?;
+            self.finish(number, asked.ender()).await?;
         }
         Ok(())
     }
@@ -272,7 +278,7 @@ impl Run<'_> {
         let expected = self.model.claim(worker, entry, number, stalled);
         let found = claim
             .as_ref()
-            .map(|claim| (claim.generation, claim.attempt, claim.stalls));
+            .map(|claim| (claim.generation, claim.attempt, claim.stalls, claim.is_cancelled));
         prop_assert_eq!(found, expected);
         if let Some(claim) = claim {
             prop_assert_eq!(&claim.question, &question);
@@ -302,7 +308,7 @@ impl Run<'_> {
             self.server.wire.call(&age).await;
         }
         let held = self.server.redis.beat_questions(WORKERS[worker], &running).await;
-        let expected: Vec<bool> = own
+        let expected: Vec<Hold> = own
             .iter()
             .map(|(_, claim, number)| self.model.beat(worker, &claim.entry, *number, claim.generation))
             .collect();
@@ -314,7 +320,7 @@ impl Run<'_> {
             let renewed = own
                 .iter()
                 .zip(&expected)
-                .any(|((_, claim, _), held)| *held && claim.entry == entry);
+                .any(|((_, claim, _), hold)| *hold != Hold::Lost && claim.entry == entry);
             let idle: u64 = found[2].text().parse().unwrap();
             prop_assert_eq!(idle < HOUR_MS / 2, renewed, "{} was idle for {} ms", entry, idle);
         }
@@ -358,33 +364,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn wake_late(&mut self, pick: Index, stores: bool) -> Result<(), TestCaseError> {
-        let running = |(_, claim, number): &&(usize, Claim, usize)| self.model.is_running(*number, claim.generation);
-        let running: Vec<_> = self.claims.iter().filter(running).cloned().collect();
-        if running.is_empty() {
-            return Ok(());
-        }
-        let (worker, late, number) = pick.get(&running).clone();
-        self.take_over((worker + 1) % WORKERS.len(), 1000).await?;
-        let last = self.claims.iter().rfind(|(_, _, other)| *other == number);
-        let (_, claim, _) = last.unwrap().clone();
-        prop_assert!(claim.generation > late.generation, "nobody took over");
-        self.write(&claim, number, true).await?;
-        if stores {
-            self.store(&late, number).await
-        } else {
-            self.give_up(number, Some(late.generation), false).await
-        }
-    }
-
     /// Ends a question with an error, by whoever has this generation, or by somebody else.
-    async fn fail(&mut self, number: usize, generation: Option<u64>) -> Result<Ended, TestCaseError> {
+    async fn fail(&mut self, number: usize, ender: Ender) -> Result<Ended, TestCaseError> {
         let question = self.question(number);
         let json = serde_json::json!({ "id": question.reply() }).to_string();
         let ended = self
             .server
             .redis
-            .fail_question(&question, generation, ("gpt:error", &json))
+            .fail_question(&question, ender, ("gpt:error", &json))
             .await
             .unwrap();
         let what = match ended {
@@ -392,14 +379,20 @@ impl Run<'_> {
             Ended::Before => "before",
             Ended::Superseded => "superseded",
         };
-        prop_assert_eq!(what, self.model.fail(number, generation));
+        prop_assert_eq!(what, self.model.fail(number, ender));
         Ok(ended)
     }
 
-    async fn finish(&mut self, number: usize) -> Result<(), TestCaseError> {
-        self.server.redis.finish_question(&self.question(number)).await.unwrap();
-        self.model.finish(number);
+    async fn finish(&mut self, number: usize, ender: Ender) -> Result<(), TestCaseError> {
+        let question = self.question(number);
+        self.server.redis.finish_question(&question, ender).await.unwrap();
+        self.model.finish(number, ender);
         Ok(())
+    }
+
+    /// Somebody without a claim, who knows of a question's newest life.
+    fn finder(&self, number: usize) -> Ender {
+        Ender::Finder(self.model.base_of(number) + 1)
     }
 
     async fn put_off(&mut self, claim: &Claim, number: usize, at_once: bool) -> Result<(), TestCaseError> {
@@ -425,11 +418,15 @@ impl Run<'_> {
             self.server.wire.call(&["ZADD", "rc:{gpt}:open", "XX", "1", &job]).await;
         }
         let found = self.server.redis.due_questions().await.unwrap();
-        let expected: Vec<Question> = overdue.map(|number| self.question(number)).into_iter().collect();
-        prop_assert_eq!(found, expected);
+        let expected = overdue.map(|number| Found {
+            question: self.question(number),
+            is_running: self.model.is_running_at_all(number),
+            first: self.model.base_of(number) + 1,
+        });
+        prop_assert_eq!(found, Vec::from_iter(expected));
         self.model.wake(&delayed);
         if let Some(number) = overdue {
-            self.give_up(number, None, false).await?;
+            self.give_up(number, self.finder(number), false).await?;
         }
         Ok(())
     }
@@ -474,7 +471,7 @@ impl Run<'_> {
                     self.store(claim, number).await?;
                 }
                 if self.model.asked[number].ended.is_some() {
-                    self.finish(number).await?;
+                    self.finish(number, claim.ender()).await?;
                 }
             }
             self.matches().await?;

@@ -31,8 +31,12 @@ pub enum Act {
     PutOff(Index, bool),
     /// Somebody cancels.
     Cancel(Index),
+    /// Somebody cancels what is being answered.
+    CancelRunning(Index),
     /// Whoever notices lets the room and the user of a question go on that has ended.
     Finish(Index),
+    /// The same by whoever had a claim, perhaps in an earlier life; it may keep the question for operators.
+    FinishLate(Index, bool),
     /// What waits for another attempt has waited long enough.
     Wake,
     Overdue(Index),
@@ -68,7 +72,9 @@ pub fn acts() -> impl Strategy<Value = Vec<Act>> {
         6 => (pick(), prop::bool::weighted(0.3)).prop_map(|(pick, dies)| Act::GiveUp(pick, dies)),
         5 => (pick(), any::<bool>()).prop_map(|(pick, at_once)| Act::PutOff(pick, at_once)),
         3 => pick().prop_map(Act::Cancel),
+        5 => pick().prop_map(Act::CancelRunning),
         8 => pick().prop_map(Act::Finish),
+        4 => (pick(), prop::bool::weighted(0.3)).prop_map(|(pick, buries)| Act::FinishLate(pick, buries)),
         3 => Just(Act::Wake),
         2 => pick().prop_map(Act::Overdue),
         5 => (pick(), any::<bool>()).prop_map(|(pick, stores)| Act::WakeLate(pick, stores)),

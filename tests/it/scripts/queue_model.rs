@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use roomcast::redis::{Enqueued, Question};
+use roomcast::redis::{Ender, Enqueued, Hold, Question};
 
 use super::queue_found::Found;
 use super::wire::Answer;
@@ -55,6 +55,7 @@ pub struct Job {
     worker: Option<usize>,
     /// By which entry it can be claimed.
     ticket: u64,
+    cancelled: bool,
 }
 
 #[derive(Debug)]
@@ -89,6 +90,8 @@ pub struct Model {
     letters_ever: u64,
     /// For which letter each question was last asked anew.
     again: HashMap<usize, u64>,
+    /// The last claim of those of each question's lives that were given up.
+    buried: HashMap<usize, u64>,
     pub paused: bool,
 }
 
@@ -107,6 +110,7 @@ impl Model {
             letters: Vec::new(),
             letters_ever: 0,
             again: HashMap::new(),
+            buried: HashMap::new(),
             paused: false,
         }
     }
@@ -128,7 +132,8 @@ impl Model {
     pub fn enqueue(&mut self, number: usize, generation: u64) -> Enqueued {
         let (room, user) = (self.asked[number].room, self.asked[number].user);
         let before = self.rooms[room].len();
-        if self.jobs.contains_key(&number) {
+        let is_over = self.buried.get(&number).is_some_and(|last| generation < *last);
+        if is_over || self.jobs.contains_key(&number) {
             return Enqueued::Known;
         } else if generation == 0 && before >= ROOM_MAX {
             return Enqueued::RoomBusy;
@@ -142,6 +147,7 @@ impl Model {
             stalls: 0,
             worker: None,
             ticket: 0,
+            cancelled: false,
         };
         self.jobs.insert(number, job);
         self.rooms[room].push_back(number);
@@ -189,8 +195,8 @@ impl Model {
             .collect()
     }
 
-    /// Generation, attempt and stalls of the claim.
-    pub fn claim(&mut self, worker: usize, entry: &str, number: usize, stalled: bool) -> Option<(u64, u64, u32)> {
+    /// Generation, attempt and stalls of the claim, and whether it was cancelled before.
+    pub fn claim(&mut self, worker: usize, entry: &str, number: usize, stalled: bool) -> Option<(u64, u64, u32, bool)> {
         let at = |pending: &Pending| pending.entry == entry && pending.worker == worker;
         let ticket = self.pending.iter().find(|pending| at(pending))?.ticket;
         let Some(job) = self.jobs.get_mut(&number).filter(|job| job.ticket == ticket) else {
@@ -200,24 +206,35 @@ impl Model {
         job.generation += 1;
         job.stalls += u32::from(stalled);
         (job.state, job.worker) = (State::Running, Some(worker));
-        Some((job.generation, job.generation - job.base, job.stalls))
+        Some((job.generation, job.generation - job.base, job.stalls, job.cancelled))
     }
 
     fn acknowledge(&mut self, entry: &str) {
         self.pending.retain(|pending| pending.entry != entry);
     }
 
-    pub fn beat(&mut self, worker: usize, entry: &str, number: usize, generation: u64) -> bool {
-        let held = |job: &Job| job.generation == generation && job.worker == Some(worker);
-        if !self.jobs.get(&number).is_some_and(held) {
-            return false;
-        }
+    pub fn beat(&mut self, worker: usize, entry: &str, number: usize, generation: u64) -> Hold {
+        let held = |job: &&Job| job.generation == generation && job.worker == Some(worker);
+        let Some(job) = self.jobs.get(&number).filter(held) else {
+            return Hold::Lost;
+        };
+        let hold = if job.cancelled { Hold::Cancelled } else { Hold::Kept };
         for pending in &mut self.pending {
             if pending.entry == entry {
                 pending.worker = worker;
             }
         }
-        true
+        hold
+    }
+
+    /// Notes that somebody cancels what they know as of the life that begins with this generation.
+    pub fn cancel_running(&mut self, number: usize, first: u64) -> bool {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return false;
+        };
+        let is_known = job.state == State::Running && job.base + 1 == first;
+        job.cancelled |= is_known;
+        is_known
     }
 
     /// Who has each entry that was read.
@@ -275,11 +292,11 @@ impl Model {
         }
     }
 
-    pub fn fail(&mut self, number: usize, generation: Option<u64>) -> &'static str {
+    pub fn fail(&mut self, number: usize, ender: Ender) -> &'static str {
         if self.asked[number].ended.is_some() {
             return "before";
         }
-        if generation.is_some_and(|generation| self.superseded(number, generation)) {
+        if matches!(ender, Ender::Claimer(generation) if self.superseded(number, generation)) {
             return "superseded";
         }
         self.end(number, End::Error);
@@ -292,7 +309,26 @@ impl Model {
         self.written.remove(&number);
     }
 
-    pub fn finish(&mut self, number: usize) {
+    /// Whether what its ender knows of is over, and another life has begun.
+    fn is_of_later_life(&self, number: usize, ender: Ender) -> bool {
+        let (Ender::Claimer(known) | Ender::Finder(known)) = ender;
+        self.jobs.get(&number).is_some_and(|job| job.base >= known)
+    }
+
+    /// The generation from which its newest life counts.
+    pub fn base_of(&self, number: usize) -> u64 {
+        self.asked[number].lives.last().copied().unwrap_or_default()
+    }
+
+    /// Whether the life of this claim has ended.
+    pub fn has_seen_end(&self, number: usize, generation: u64) -> bool {
+        self.asked[number].ended.is_some() || generation <= self.base_of(number)
+    }
+
+    pub fn finish(&mut self, number: usize, ender: Ender) {
+        if self.is_of_later_life(number, ender) {
+            return;
+        }
         let Some(job) = self.jobs.remove(&number) else { return };
         self.pending.retain(|pending| pending.ticket != job.ticket);
         let (room, user) = (self.asked[number].room, self.asked[number].user);
@@ -330,6 +366,10 @@ impl Model {
         for number in delayed {
             self.make_ready(*number);
         }
+    }
+
+    pub fn is_running_at_all(&self, number: usize) -> bool {
+        self.jobs.get(&number).is_some_and(|job| job.state == State::Running)
     }
 
     pub fn is_running(&self, number: usize, generation: u64) -> bool {

@@ -233,7 +233,7 @@ impl Model {
         };
         prop_assert_eq!(claim.spent, expected);
         prop_assert_eq!((&claim.question, claim.generation), (&question, 1));
-        redis.finish_question(&question).await.unwrap();
+        redis.finish_question(&question, claim.ender()).await.unwrap();
         Ok(())
     }
 

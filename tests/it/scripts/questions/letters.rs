@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
-use roomcast::redis::{Again, Ended, Letter};
+use roomcast::redis::{Again, Ended, Ender, Letter};
 
 use super::{HOUR_MS, Run};
 use crate::scripts::queue_model::letters::Done;
@@ -13,23 +13,20 @@ const REASON: &str = "stalled";
 
 impl Run<'_> {
     /// Ends a question with an error and keeps it for operators; whoever does it may die in between.
-    pub(super) async fn give_up(
-        &mut self,
-        number: usize,
-        generation: Option<u64>,
-        dies: bool,
-    ) -> Result<(), TestCaseError> {
-        match self.fail(number, generation).await? {
+    pub(super) async fn give_up(&mut self, number: usize, ender: Ender, dies: bool) -> Result<(), TestCaseError> {
+        match self.fail(number, ender).await? {
             Ended::Superseded => Ok(()),
             _ if dies => Ok(()),
-            Ended::Before => self.finish(number).await,
-            Ended::Now => {
-                let question = self.question(number);
-                self.server.redis.bury_question(&question, REASON).await.unwrap();
-                self.model.bury(number);
-                Ok(())
-            }
+            Ended::Before => self.finish(number, ender).await,
+            Ended::Now => self.bury(number, ender).await,
         }
+    }
+
+    pub(super) async fn bury(&mut self, number: usize, ender: Ender) -> Result<(), TestCaseError> {
+        let question = self.question(number);
+        self.server.redis.bury_question(&question, ender, REASON).await.unwrap();
+        self.model.bury(number, ender);
+        Ok(())
     }
 
     async fn letters(&self) -> Vec<Letter> {
@@ -63,7 +60,7 @@ impl Run<'_> {
         if self.model.letters.is_empty()
             && let Some(number) = self.pick(pick)
         {
-            self.give_up(number, None, false).await?;
+            self.give_up(number, self.finder(number), false).await?;
         }
         if self.model.letters.is_empty() {
             return Ok(());
@@ -73,7 +70,7 @@ impl Run<'_> {
         self.ask_again_for(at, true).await?;
         if self.model.asked[number].ended.is_none() {
             self.enqueue(number, generation).await?;
-            self.give_up(number, None, false).await?;
+            self.give_up(number, self.finder(number), false).await?;
             self.ask_again_for(self.model.letters.len() - 1, true).await?;
             self.ask_again_for(at, false).await?;
         }

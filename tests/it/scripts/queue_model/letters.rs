@@ -1,5 +1,7 @@
 //! Questions that were given up, and their second chance.
 
+use roomcast::redis::Ender;
+
 use super::{End, Model};
 
 /// A question that was given up.
@@ -22,9 +24,13 @@ pub enum Done {
 
 impl Model {
     /// Keeps a question that has ended for operators, if it is open, and lets its room and its user go on.
-    pub fn bury(&mut self, number: usize) {
+    pub fn bury(&mut self, number: usize, ender: Ender) {
+        if self.is_of_later_life(number, ender) {
+            return;
+        }
         if let Some(job) = self.jobs.get(&number) {
             self.letters_ever += 1;
+            self.buried.insert(number, job.generation.max(1));
             self.letters.push(Letter {
                 id: self.letters_ever,
                 number,
@@ -32,7 +38,7 @@ impl Model {
                 attempts: job.generation - job.base,
             });
         }
-        self.finish(number);
+        self.finish(number, ender);
     }
 
     pub fn ask_again(&mut self, at: usize) -> Done {
