@@ -78,7 +78,8 @@ impl Deployment {
         let backend = Process::new(Program {
             args: words(&format!(
                 "backend --listen 127.0.0.1:{backend_port} --database sqlite://backend.db --seed-users {} --seed-rooms {}",
-                plan.users, plan.rooms
+                plan.users + plan.guests,
+                plan.rooms
             )),
             env: pairs(&[("JWT_SECRET", SECRET)]),
             ..program("backend", binary, dir)
@@ -144,6 +145,12 @@ impl Deployment {
             http: reqwest::Client::new(),
         };
         deployment.start_backend().await?;
+        // The services know every user they have made in one of the rooms.
+        for user in plan.users..plan.users + plan.guests {
+            deployment
+                .leave_room(&format!("room-{}", user % plan.rooms), user)
+                .await?;
+        }
         for index in 0..deployment.nodes.len() {
             deployment.nodes[index].process.start()?;
         }
@@ -230,12 +237,20 @@ impl Deployment {
     pub async fn create_room(&self, room: &str, users: &[usize]) -> io::Result<()> {
         let participants = users
             .iter()
-            .map(|user| json!({"platformid": format!("p{user}"), "nickname": format!("user{user}")}));
-        let body = json!({ "roomID": room, "participants": participants.collect::<Vec<_>>() });
-        let url = format!("{}/api/rooms/create-room", self.backend_url);
-        let request = self
-            .http
-            .post(url)
+            .map(|user| json!({ "platformid": format!("p{user}"), "nickname": format!("user{user}") }));
+        let participants: Vec<_> = participants.collect();
+        let room = json!({ "roomID": room, "participants": participants });
+        self.tell_backend("/api/rooms/create-room", &room).await
+    }
+
+    async fn leave_room(&self, room: &str, user: u32) -> io::Result<()> {
+        let leaving = json!({ "roomID": room, "platformid": format!("p{user}"), "username": format!("user{user}") });
+        self.tell_backend("/api/rooms/delete-room", &leaving).await
+    }
+
+    async fn tell_backend(&self, path: &str, body: &serde_json::Value) -> io::Result<()> {
+        let request = self.http.post(format!("{}{path}", self.backend_url));
+        let request = request
             .header("content-type", "application/json")
             .body(body.to_string());
         let answer = request.send().await.map_err(io::Error::other)?;

@@ -26,8 +26,9 @@ const REPLY: &str = "-r";
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 /// Events of a client that wait.
 const EVENTS_AHEAD: usize = 256;
-/// A dead worker's question is taken over within a lease, 30 s, and a few seconds more; then it is answered.
-const END_MAX: Duration = Duration::from_secs(60);
+/// A dead worker's question is taken over within a lease, 30 s, and a few seconds more; one that is lost ends 20 s after its
+/// deadline.
+const END_MAX: Duration = Duration::from_secs(75);
 /// How often it is looked whether all have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
@@ -109,9 +110,7 @@ impl Askers {
         let begun = Instant::now();
         loop {
             self.gather(deployment).await?;
-            let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let answers = judge(self.log(), &self.failed, &told, topology);
-            drop(told);
+            let answers = self.judge(topology);
             if answers.asked == answers.replies + answers.errors || begun.elapsed() > END_MAX {
                 return Ok(answers);
             }
@@ -119,8 +118,14 @@ impl Askers {
         }
     }
 
-    fn log(&self) -> &[LogEntry] {
-        self.logs.rooms.get(ROOM).map_or(&[], Vec::as_slice)
+    fn judge(&self, topology: Topology) -> Answers {
+        let log = self.logs.rooms.get(ROOM).map_or(&[][..], Vec::as_slice);
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = judge(log, &self.failed, &told, topology);
+        if answers.asked == 0 {
+            answers.find("nobody could ask anything".to_owned());
+        }
+        answers
     }
 }
 
