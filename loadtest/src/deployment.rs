@@ -61,7 +61,7 @@ pub struct Deployment {
     pub nodes: Vec<Node>,
     /// What archives, and answers questions.
     pub workers: Vec<Worker>,
-    /// Access tokens of `user0`, `user1`…, the guests last.
+    /// Access tokens of `user0`, `user1`…
     pub tokens: Vec<String>,
     http: reqwest::Client,
 }
@@ -71,15 +71,14 @@ impl Deployment {
     pub async fn start(plan: &Plan<'_>, binary: &Path, dir: &Path) -> io::Result<Self> {
         let mut ports = Ports::new();
         let redis = Redis::start(plan.topology, plan.durability, dir, &mut ports).await?;
-        let tokens = tokens(binary, plan.users + plan.guests).await?;
+        let tokens = tokens(binary, plan.users).await?;
 
         let backend_port = ports.free().await?;
         let backend_url = format!("http://127.0.0.1:{backend_port}");
         let backend = Process::new(Program {
             args: words(&format!(
                 "backend --listen 127.0.0.1:{backend_port} --database sqlite://backend.db --seed-users {} --seed-rooms {}",
-                plan.users + plan.guests,
-                plan.rooms
+                plan.users, plan.rooms
             )),
             env: pairs(&[("JWT_SECRET", SECRET)]),
             ..program("backend", binary, dir)
@@ -145,12 +144,6 @@ impl Deployment {
             http: reqwest::Client::new(),
         };
         deployment.start_backend().await?;
-        // The services know every user they have made in one of the rooms.
-        for user in plan.users..plan.users + plan.guests {
-            deployment
-                .leave_room(&format!("room-{}", user % plan.rooms), user)
-                .await?;
-        }
         for index in 0..deployment.nodes.len() {
             deployment.nodes[index].process.start()?;
         }
@@ -240,19 +233,10 @@ impl Deployment {
             .map(|user| json!({ "platformid": format!("p{user}"), "nickname": format!("user{user}") }));
         let participants: Vec<_> = participants.collect();
         let room = json!({ "roomID": room, "participants": participants });
-        self.tell_backend("/api/rooms/create-room", &room).await
-    }
-
-    async fn leave_room(&self, room: &str, user: u32) -> io::Result<()> {
-        let leaving = json!({ "roomID": room, "platformid": format!("p{user}"), "username": format!("user{user}") });
-        self.tell_backend("/api/rooms/delete-room", &leaving).await
-    }
-
-    async fn tell_backend(&self, path: &str, body: &serde_json::Value) -> io::Result<()> {
-        let request = self.http.post(format!("{}{path}", self.backend_url));
+        let request = self.http.post(format!("{}/api/rooms/create-room", self.backend_url));
         let request = request
             .header("content-type", "application/json")
-            .body(body.to_string());
+            .body(room.to_string());
         let answer = request.send().await.map_err(io::Error::other)?;
         answer.error_for_status().map_err(io::Error::other)?;
         Ok(())
