@@ -46,7 +46,7 @@ pub use log::{
 pub use membership::{NODE_TTL, OwnedSocket, USER_ROOMS_TTL};
 pub use questions::{
     Again, Asked, Claim, Ended, Ender, Enqueued, Found, Hold, Holds, Letter, OpenQuestion, Part, Pause, Question,
-    QueueCounts, Running, WorkerSeen,
+    QueueCounts, Running, Taken, WorkerSeen,
 };
 pub use spending::{Budgets, Purse, Spent};
 

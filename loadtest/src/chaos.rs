@@ -91,8 +91,7 @@ async fn drive(
         durability: options.durability,
         nodes: options.nodes,
         rooms: u32::from(options.rooms),
-        users: u32::from(options.rooms) * u32::from(options.members),
-        guests: asker::ASKERS,
+        users: u32::from(options.rooms) * u32::from(options.members) + asker::ASKERS,
         workers: WORKERS,
         proxied: options.topology == Topology::Standalone,
         settings: &settings,
@@ -148,8 +147,9 @@ async fn drive(
         "{} all is healed, waiting for the last acks, deliveries and the archive",
         clock(history.elapsed())
     ));
+    let others = askers.present();
     let (report, answers) = tokio::join!(
-        verdict::judge(&deployment, &crowd, &mut logs, options.lost_tail()),
+        verdict::judge(&deployment, &crowd, &others, &mut logs, options.lost_tail()),
         askers.close(&deployment, options.topology),
     );
     let (report, answers) = (report?, answers?);

@@ -61,7 +61,7 @@ pub struct Deployment {
     pub nodes: Vec<Node>,
     /// What archives, and answers questions.
     pub workers: Vec<Worker>,
-    /// Access tokens of `user0`, `user1`…, the guests last.
+    /// Access tokens of `user0`, `user1`…
     pub tokens: Vec<String>,
     http: reqwest::Client,
 }
@@ -71,7 +71,7 @@ impl Deployment {
     pub async fn start(plan: &Plan<'_>, binary: &Path, dir: &Path) -> io::Result<Self> {
         let mut ports = Ports::new();
         let redis = Redis::start(plan.topology, plan.durability, dir, &mut ports).await?;
-        let tokens = tokens(binary, plan.users + plan.guests).await?;
+        let tokens = tokens(binary, plan.users).await?;
 
         let backend_port = ports.free().await?;
         let backend_url = format!("http://127.0.0.1:{backend_port}");
@@ -230,14 +230,13 @@ impl Deployment {
     pub async fn create_room(&self, room: &str, users: &[usize]) -> io::Result<()> {
         let participants = users
             .iter()
-            .map(|user| json!({"platformid": format!("p{user}"), "nickname": format!("user{user}")}));
-        let body = json!({ "roomID": room, "participants": participants.collect::<Vec<_>>() });
-        let url = format!("{}/api/rooms/create-room", self.backend_url);
-        let request = self
-            .http
-            .post(url)
+            .map(|user| json!({ "platformid": format!("p{user}"), "nickname": format!("user{user}") }));
+        let participants: Vec<_> = participants.collect();
+        let room = json!({ "roomID": room, "participants": participants });
+        let request = self.http.post(format!("{}/api/rooms/create-room", self.backend_url));
+        let request = request
             .header("content-type", "application/json")
-            .body(body.to_string());
+            .body(room.to_string());
         let answer = request.send().await.map_err(io::Error::other)?;
         answer.error_for_status().map_err(io::Error::other)?;
         Ok(())

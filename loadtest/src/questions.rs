@@ -108,7 +108,6 @@ async fn drive(options: &Options, seed: u64, binary: &Path, dir: &Path, say: Say
         nodes: 2,
         rooms: options.rooms.into(),
         users: options.rooms.into(),
-        guests: 0,
         workers: options.workers,
         proxied: false,
         settings: &settings,

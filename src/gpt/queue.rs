@@ -20,7 +20,7 @@ use super::words;
 use crate::config::Config;
 use crate::model::{RoomId, UnixMs, unix_ms};
 use crate::redis::{
-    Act, Asked, Budgets, Bus, Claim, Enqueued, Hold, Holds, Pause, Question, Redis, RedisError, Running,
+    Act, Asked, Budgets, Bus, Claim, Enqueued, Hold, Pause, Question, Redis, RedisError, Running, Taken,
 };
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::{self, Step};
@@ -214,17 +214,17 @@ impl Queue {
     /// From the queue to answers, until there is nothing more to do.
     async fn take(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), RedisError> {
         while let Some(slots) = self.free_slots(stop).await {
-            let Holds { pause, brake } = self.redis.question_holds().await?;
-            let may = pause.is_none() && brake.is_none();
-            self.tell_pause(pause);
-            if !may {
+            let taking = self
+                .redis
+                .take_questions(&self.worker, slots.len() as u64, self.budgets);
+            let Taken { holds, read, claims } = taking.await?;
+            self.tell_pause(holds.pause);
+            if read == 0 {
                 break;
             }
-            let ready = self.redis.read_ready(&self.worker, slots.len() as u64).await?;
-            if ready.is_empty() {
-                break;
+            for (claim, slot) in claims.into_iter().zip(slots) {
+                self.answer_apart(claim, slot);
             }
-            self.start(ready, slots, false).await;
         }
         Ok(())
     }
@@ -240,12 +240,11 @@ impl Queue {
         Some(slots)
     }
 
-    /// Claims jobs, given by their places and names, and answers them. What cannot be claimed now is taken over later.
-    async fn start(self: &Arc<Self>, jobs: Vec<(String, String)>, slots: Vec<OwnedSemaphorePermit>, stalled: bool) {
+    /// Claims jobs of silent workers, given by their places and names, and answers them. What cannot be claimed now is taken
+    /// over later.
+    async fn start(self: &Arc<Self>, jobs: Vec<(String, String)>, slots: Vec<OwnedSemaphorePermit>) {
         let claims = jobs.iter().map(|(entry, job)| async move {
-            let claim = self
-                .redis
-                .claim_question(&self.worker, entry, job, stalled, self.budgets);
+            let claim = self.redis.claim_question(&self.worker, entry, job, true, self.budgets);
             claim.await.unwrap_or_else(|error| {
                 tracing::warn!(job, %error, "a question was not claimed");
                 None
@@ -404,7 +403,7 @@ impl Queue {
                 break;
             }
             lost.retain(|(_, job)| !lock(&self.held).contains_key(job));
-            self.start(lost, slots, true).await;
+            self.start(lost, slots).await;
         }
         Ok(())
     }

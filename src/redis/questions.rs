@@ -1,5 +1,6 @@
 //! The queue of questions to the model: an outbox per partition, one stream of runnable jobs, and what is being written.
 
+mod claim;
 mod dead;
 mod end;
 mod hold;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use fred::prelude::*;
 
+pub use claim::{Claim, Taken};
 pub use dead::{Again, Letter};
 pub use end::{Ended, Ender};
 pub use hold::{Holds, Pause};
@@ -21,8 +23,7 @@ pub use view::{OpenQuestion, QueueCounts, WorkerSeen};
 use super::keys::{self, GPT_DELAYED, GPT_OPEN, GPT_READY};
 use super::log::reply_id;
 use super::script::call;
-use super::spending::{Budgets, Purse};
-use super::{Redis, RedisError, from_ms, ms};
+use super::{Redis, RedisError, ms};
 use crate::model::{RoomId, UserId};
 
 /// The consumer group of the workers.
@@ -59,34 +60,6 @@ impl Question {
 
 fn job_name(room: &RoomId, question: &str) -> String {
     format!("{room} {question}")
-}
-
-/// A job that this worker alone may answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// What is asked.
-    pub question: Question,
-    /// Its place in the stream of ready jobs.
-    pub entry: String,
-    /// Rises with every claim; what an earlier one writes is refused.
-    pub generation: u64,
-    /// Which claim it is, from 1, since it was last asked.
-    pub attempt: u64,
-    /// How often a worker fell silent over it.
-    pub stalls: u32,
-    /// How long it may still take.
-    pub left: Duration,
-    /// It was cancelled while somebody else had it.
-    pub is_cancelled: bool,
-    /// Whose tokens of the day are used up: it is not to be answered.
-    pub spent: Option<Purse>,
-}
-
-impl Claim {
-    /// Who has it, where the question is ended.
-    pub fn ender(&self) -> Ender {
-        Ender::Claimer(self.generation)
-    }
 }
 
 /// A job that is held, for the heartbeat.
@@ -152,99 +125,6 @@ impl Redis {
             Err(error) if !error.details().starts_with("BUSYGROUP") => Err(error.into()),
             _ => Ok(()),
         }
-    }
-
-    /// Takes up to `count` ready jobs that nobody has; their places and names.
-    pub async fn read_ready(&self, worker: &str, count: u64) -> Result<Vec<(String, String)>, RedisError> {
-        let answer: Result<Value, Error> = self
-            .any()?
-            .xreadgroup(GROUP, worker, Some(count), None, false, GPT_READY, ">")
-            .await;
-        let answer = match answer {
-            // Redis came back without its data.
-            Err(error) if error.details().starts_with("NOGROUP") => {
-                self.prepare_questions().await?;
-                return Ok(Vec::new());
-            }
-            answer => answer?,
-        };
-        if answer.is_null() {
-            return Ok(Vec::new());
-        }
-        let streams: HashMap<String, Vec<(String, Fields)>> = answer.convert()?;
-        let entries = streams.into_values().flatten();
-        Ok(entries
-            .filter_map(|(entry, mut fields)| Some((entry, fields.remove("j")?)))
-            .collect())
-    }
-
-    /// Takes up to `count` jobs whose worker has been silent for `idle`; their places and names.
-    pub async fn read_stalled(
-        &self,
-        worker: &str,
-        idle: Duration,
-        count: u64,
-    ) -> Result<Vec<(String, String)>, RedisError> {
-        let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-        let mut from = "0-0".to_owned();
-        loop {
-            // One call looks at ten times as many as it takes, and others may be held before the stalled ones.
-            let (next, entries): (String, Vec<(String, Fields)>) = self
-                .any()?
-                .xautoclaim_values(GPT_READY, GROUP, worker, idle, from, Some(count), false)
-                .await?;
-            if next == "0-0" || !entries.is_empty() {
-                let entries = entries.into_iter();
-                return Ok(entries
-                    .filter_map(|(entry, mut fields)| Some((entry, fields.remove("j")?)))
-                    .collect());
-            }
-            from = next;
-        }
-    }
-
-    /// Makes this worker the only one that may write about a job; `None` when the job is over, or another worker has it.
-    pub async fn claim_question(
-        &self,
-        worker: &str,
-        entry: &str,
-        job: &str,
-        stalled: bool,
-        budgets: Budgets,
-    ) -> Result<Option<Claim>, RedisError> {
-        let args = vec![
-            worker.into(),
-            entry.into(),
-            if stalled { "1" } else { "0" }.into(),
-            budgets.user.to_string().into(),
-            budgets.room.to_string().into(),
-        ];
-        let key_names = vec![GPT_READY.to_owned(), keys::gpt_job(job)];
-        let mut answer: Vec<String> = call(&self.scripts.gpt_claim, self.any()?, key_names, args).await?;
-        let spent = answer.get(9).and_then(|purse| Purse::parse(purse));
-        answer.truncate(9);
-        let Ok([room, id, user, trace, generation, attempt, stalls, left, cancelled]) = <[String; 9]>::try_from(answer)
-        else {
-            return Ok(None);
-        };
-        let claim = || {
-            Some(Claim {
-                question: Question {
-                    room: RoomId::new(&room).ok()?,
-                    id,
-                    user: UserId::new(&user).ok()?,
-                    trace,
-                },
-                entry: entry.to_owned(),
-                generation: generation.parse().ok()?,
-                attempt: attempt.parse().ok()?,
-                stalls: stalls.parse().ok()?,
-                left: from_ms(left.parse().ok()?),
-                is_cancelled: !cancelled.is_empty(),
-                spent,
-            })
-        };
-        claim().map(Some).ok_or(RedisError::Unexpected("gpt_claim"))
     }
 
     /// Renews what this worker holds; tells of each what has become of it.

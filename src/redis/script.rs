@@ -56,7 +56,8 @@ scripts! {
     admit after ban gcra;
     lease after ban;
     gpt_enqueue after gpt;
-    gpt_claim after gpt;
+    gpt_take after gpt gpt_claims;
+    gpt_claim after gpt gpt_claims;
     gpt_beat after gpt;
     gpt_cancel;
     gpt_retry after gpt;

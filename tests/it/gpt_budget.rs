@@ -174,9 +174,9 @@ async fn what_a_lost_worker_told_is_counted_by_its_successor() {
     let asked = question.unwrap();
     redis.enqueue_question(&asked, Duration::from_secs(60)).await.unwrap();
     redis.forget_asked(partition, vec![entry]).await.unwrap();
-    let (entry, job) = redis.read_ready("ghost", 1).await.unwrap().remove(0);
-    let claim = redis.claim_question("ghost", &entry, &job, false, Budgets::default());
-    assert_eq!(claim.await.unwrap().unwrap().spent, None);
+    let taken = redis.take_questions("ghost", 1, Budgets::default()).await.unwrap();
+    let (entry, spent) = (&taken.claims[0].entry, taken.claims[0].spent);
+    assert_eq!(spent, None);
     let part = Part {
         generation: 1,
         index: Some(0),
@@ -191,7 +191,7 @@ async fn what_a_lost_worker_told_is_counted_by_its_successor() {
         "workers",
         "ghost",
         "0",
-        &entry,
+        entry,
         "IDLE",
         "60000",
     ];

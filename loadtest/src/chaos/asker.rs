@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -26,8 +26,9 @@ const REPLY: &str = "-r";
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 /// Events of a client that wait.
 const EVENTS_AHEAD: usize = 256;
-/// A dead worker's question is taken over within a lease, 30 s, and a few seconds more; then it is answered.
-const END_MAX: Duration = Duration::from_secs(60);
+/// A dead worker's question is taken over within a lease, 30 s, and a few seconds more; one that is lost ends 20 s after its
+/// deadline.
+const END_MAX: Duration = Duration::from_secs(75);
 /// How often it is looked whether all have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
@@ -45,11 +46,27 @@ struct Told {
 pub struct Askers {
     told: Arc<Mutex<Told>>,
     closing: Arc<AtomicBool>,
+    present: Present,
     /// The room's log, gathered along the way: a long run trims what it began with.
     logs: Logs,
     /// Ended without a reply, as Redis says: it forgets after a while.
     failed: BTreeSet<String>,
     _tasks: JoinSet<()>,
+}
+
+/// The present sockets of the askers.
+#[derive(Clone, Debug, Default)]
+pub struct Present(Arc<Mutex<BTreeMap<u32, String>>>);
+
+impl Present {
+    /// Whether this socket is one of theirs.
+    pub fn has(&self, sid: &str) -> bool {
+        self.lock().values().any(|own| own == sid)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How it went.
@@ -66,12 +83,12 @@ pub struct Answers {
 }
 
 impl Askers {
-    /// Lets them connect; they are the deployment's guests.
+    /// Lets them connect; they are the last of the deployment's users.
     pub async fn start(deployment: &Deployment, seed: u64) -> io::Result<Self> {
         let first = deployment.tokens.len() - ASKERS as usize;
         let users: Vec<usize> = (first..deployment.tokens.len()).collect();
         deployment.create_room(ROOM, &users).await?;
-        let (told, closing): (Arc<Mutex<Told>>, Arc<AtomicBool>) = Default::default();
+        let (told, closing, present): (Arc<Mutex<Told>>, Arc<AtomicBool>, Present) = Default::default();
         let mut tasks = JoinSet::new();
         for (number, user) in (0..ASKERS).zip(users) {
             let asker = Asker {
@@ -83,6 +100,7 @@ impl Askers {
                 urls: deployment.nodes.iter().map(|node| node.url.clone()).collect(),
                 told: told.clone(),
                 closing: closing.clone(),
+                present: present.clone(),
                 rng: Rng::new(seed ^ u64::from(number)),
             };
             tasks.spawn(asker.run());
@@ -90,10 +108,16 @@ impl Askers {
         Ok(Self {
             told,
             closing,
+            present,
             logs: Logs::default(),
             failed: BTreeSet::new(),
             _tasks: tasks,
         })
+    }
+
+    /// Their sockets, now and later.
+    pub fn present(&self) -> Present {
+        self.present.clone()
     }
 
     /// Notes what Redis says of their questions.
@@ -109,9 +133,7 @@ impl Askers {
         let begun = Instant::now();
         loop {
             self.gather(deployment).await?;
-            let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let answers = judge(self.log(), &self.failed, &told, topology);
-            drop(told);
+            let answers = self.judge(topology);
             if answers.asked == answers.replies + answers.errors || begun.elapsed() > END_MAX {
                 return Ok(answers);
             }
@@ -119,8 +141,14 @@ impl Askers {
         }
     }
 
-    fn log(&self) -> &[LogEntry] {
-        self.logs.rooms.get(ROOM).map_or(&[], Vec::as_slice)
+    fn judge(&self, topology: Topology) -> Answers {
+        let log = self.logs.rooms.get(ROOM).map_or(&[][..], Vec::as_slice);
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = judge(log, &self.failed, &told, topology);
+        if answers.asked == 0 {
+            answers.find("nobody could ask anything".to_owned());
+        }
+        answers
     }
 }
 
@@ -179,6 +207,7 @@ struct Asker {
     urls: Vec<String>,
     told: Arc<Mutex<Told>>,
     closing: Arc<AtomicBool>,
+    present: Present,
     rng: Rng,
 }
 
@@ -194,11 +223,13 @@ impl Asker {
                 .stream(sender)
                 .connect();
             if let Ok(client) = connecting.await {
+                self.present.lock().insert(self.number, client.sid().to_owned());
                 let join = client.emit_ack("join", &json!({ "roomID": ROOM })).await;
                 if join.is_ok_and(|ack| ack.first().is_some_and(|ack| ack["ok"] == json!(true))) {
                     self.talk(&client, &mut events).await;
                 }
                 client.kill();
+                self.present.lock().remove(&self.number);
             }
             at += 1;
             sleep(self.rng.millis(100, 500)).await;
@@ -235,7 +266,7 @@ impl Asker {
         }
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+    fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

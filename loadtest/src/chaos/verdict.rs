@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::asker::Present;
 use super::crowd::Crowd;
 use super::history::MemberState;
 use crate::checker::{Entry, LostTail, Report};
@@ -23,7 +24,13 @@ const ARCHIVE_MAX: Duration = Duration::from_secs(30);
 const GHOSTS_MAX: Duration = Duration::from_secs(80);
 
 /// Lets everything come to rest and judges it; whatever the checker cannot see goes to the findings.
-pub async fn judge(deployment: &Deployment, crowd: &Crowd, logs: &mut Logs, lost_tail: LostTail) -> io::Result<Report> {
+pub async fn judge(
+    deployment: &Deployment,
+    crowd: &Crowd,
+    others: &Present,
+    logs: &mut Logs,
+    lost_tail: LostTail,
+) -> io::Result<Report> {
     let history = &crowd.history;
     if !crowd.close(CLOSE_MAX).await {
         history.find(format!(
@@ -51,7 +58,7 @@ pub async fn judge(deployment: &Deployment, crowd: &Crowd, logs: &mut Logs, lost
         checker.log(room, log.iter().map(LogEntry::entry));
         checker.archive(room, archived.iter().filter_map(entry));
     }
-    for ghosts in find_ghosts(deployment, crowd).await {
+    for ghosts in find_ghosts(deployment, crowd, others).await {
         history.find(format!("{ghosts}, {GHOSTS_MAX:?} after everything was healed"));
     }
     let mut checker = history.checker();
@@ -79,7 +86,7 @@ fn entry(message: &Value) -> Option<Entry<'_>> {
 }
 
 /// What the legacy sets hold that is not there, and what they lack, when they had the time to become true.
-async fn find_ghosts(deployment: &Deployment, crowd: &Crowd) -> Vec<String> {
+async fn find_ghosts(deployment: &Deployment, crowd: &Crowd, others: &Present) -> Vec<String> {
     let mut wrong = Vec::new();
     wait_until(GHOSTS_MAX, async || {
         wrong.clear();
@@ -92,6 +99,8 @@ async fn find_ghosts(deployment: &Deployment, crowd: &Crowd) -> Vec<String> {
                 format!("roomUsers:{}", room.name),
             ] {
                 let mut found = deployment.redis.members(&key).await.unwrap_or_default();
+                // Those belong to the room, and never join it.
+                found.retain(|sid| !others.has(sid));
                 found.sort();
                 if found != there {
                     wrong.push(format!("{key} holds {found:?} instead of {there:?}"));

@@ -37,8 +37,6 @@ pub struct Plan<'a> {
     pub rooms: u32,
     /// Users, each with a token.
     pub users: u32,
-    /// Further users with a token who belong to none of these rooms.
-    pub guests: u32,
     /// Workers.
     pub workers: u16,
     /// Whether each node reaches a standalone Redis through a proxy of its own.

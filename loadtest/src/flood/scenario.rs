@@ -98,7 +98,6 @@ pub async fn suffer(plan: &Plan<'_>, dir: &Path) -> Result<Outcome, HarnessError
         nodes: 1,
         rooms,
         users: rooms * in_room,
-        guests: 0,
         workers: 1,
         proxied: false,
         settings: plan.kind.settings(),

@@ -34,6 +34,15 @@ pub struct Holds {
     pub brake: Option<Duration>,
 }
 
+/// The pause, where there is one, and the ms that the brake still holds, which may be none.
+pub(super) fn read_holds(since: Option<String>, by: String, reason: String, brake: i64) -> Result<Holds, RedisError> {
+    let since = since.map(|since| since.parse().map_err(|_| RedisError::Unexpected("pause")));
+    Ok(Holds {
+        pause: since.transpose()?.map(|since| Pause { since, by, reason }),
+        brake: (brake > 0).then(|| from_ms(brake)),
+    })
+}
+
 impl Redis {
     /// What keeps workers from taking questions now.
     pub async fn question_holds(&self) -> Result<Holds, RedisError> {
@@ -41,16 +50,8 @@ impl Redis {
         let () = pipeline.hmget(GPT_PAUSE, vec!["since", "by", "reason"]).await?;
         let () = pipeline.pttl(GPT_BRAKE).await?;
         let (pause, brake): (Vec<Option<String>>, i64) = pipeline.all().await?;
-        let pause = match <[Option<String>; 3]>::try_from(pause) {
-            Ok([Some(since), by, reason]) => Some(Pause {
-                since: since.parse().map_err(|_| RedisError::Unexpected("pause"))?,
-                by: by.unwrap_or_default(),
-                reason: reason.unwrap_or_default(),
-            }),
-            _ => None,
-        };
-        let brake = (brake > 0).then(|| from_ms(brake));
-        Ok(Holds { pause, brake })
+        let [since, by, reason] = <[Option<String>; 3]>::try_from(pause).unwrap_or_default();
+        read_holds(since, by.unwrap_or_default(), reason.unwrap_or_default(), brake)
     }
 
     /// Makes all workers hold back for a while; a longer hold stays.

@@ -19,9 +19,9 @@ const TAKE_OVER_MAX: Duration = Duration::from_secs(40);
 const STEPS: [Stop; 7] = [
     Stop::Before("gpt_enqueue"),
     Stop::After("gpt_enqueue"),
-    // It has read the question, and no more.
-    Stop::Before("gpt_claim"),
-    Stop::After("gpt_claim"),
+    Stop::Before("gpt_take"),
+    // The question is its own, and it does not know.
+    Stop::After("gpt_take"),
     // The room has seen the beginning.
     Stop::After("gpt_part"),
     Stop::Before("post"),

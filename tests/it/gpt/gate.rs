@@ -22,6 +22,8 @@ pub enum Stop {
 /// The state of a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// What is asked for without a question is let through.
+    Waiting,
     Armed,
     /// The call is on its way, the answer will not be.
     Answerless,
@@ -41,7 +43,7 @@ fn source(script: &str) -> &'static str {
     }
     match script {
         "gpt_enqueue" => source!("gpt", "gpt_enqueue"),
-        "gpt_claim" => source!("gpt", "gpt_claim"),
+        "gpt_take" => source!("gpt", "gpt_claims", "gpt_take"),
         "gpt_finish" => source!("gpt", "gpt_finish"),
         "gpt_part" => source!("gpt_part"),
         "post" => source!("epoch", "post"),
@@ -54,11 +56,20 @@ impl Gate {
     pub async fn start(world: &World, stop: Stop) -> Self {
         let (Stop::Before(script) | Stop::After(script)) = stop;
         // From now on the server knows it, so that it is called by its hash.
-        let hash = world.redis.cli(&["SCRIPT", "LOAD", source(script)]).await.concat();
-        assert_eq!(hash.len(), 40, "{hash}");
+        let load = async |script| {
+            let hash = world.redis.cli(&["SCRIPT", "LOAD", source(script)]).await.concat();
+            assert_eq!(hash.len(), 40, "{hash}");
+            hash
+        };
+        let hash = load(script).await;
+        // Workers ask for jobs also while there are none.
+        let (first, begin) = match script {
+            "gpt_take" => (load("gpt_enqueue").await, State::Waiting),
+            _ => (hash.clone(), State::Armed),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (state, server) = (watch::Sender::new(State::Armed), world.redis.port());
+        let (state, server) = (watch::Sender::new(begin), world.redis.port());
         let shared = state.clone();
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
@@ -68,6 +79,7 @@ impl Gate {
                 let up = Up {
                     stop,
                     hash: hash.clone(),
+                    first: first.clone(),
                     called: called.clone(),
                     state: shared.clone(),
                 };
@@ -93,7 +105,7 @@ impl Gate {
 
 async fn passable(state: &watch::Sender<State>) {
     let mut state = state.subscribe();
-    let open = state.wait_for(|state| matches!(state, State::Armed | State::Open));
+    let open = state.wait_for(|state| matches!(state, State::Waiting | State::Armed | State::Open));
     open.await.unwrap();
 }
 
@@ -101,6 +113,8 @@ async fn passable(state: &watch::Sender<State>) {
 struct Up {
     stop: Stop,
     hash: String,
+    /// The call after which it is armed.
+    first: String,
     called: Arc<AtomicBool>,
     state: watch::Sender<State>,
 }
@@ -109,7 +123,17 @@ impl Up {
     async fn run(self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut bytes).await {
-            let calls = bytes[..count].windows(40).any(|window| window == self.hash.as_bytes());
+            let has = |hash: &str| bytes[..count].windows(40).any(|window| window == hash.as_bytes());
+            let calls = has(&self.hash);
+            if has(&self.first) {
+                self.state.send_if_modified(|state| {
+                    let waits = *state == State::Waiting;
+                    if waits {
+                        *state = State::Armed;
+                    }
+                    waits
+                });
+            }
             let armed = |state: &mut State, next: State| {
                 let is_armed = *state == State::Armed;
                 if is_armed {

@@ -116,7 +116,7 @@ async fn lag_is_right(redis: TestRedis) {
     let mut victim = Victim::start(&world, world.redis.port(), world.config().gpt_base_url[0].as_str());
     ask(&zero, slow).await;
     ask_in(&one, &room_1, slow).await;
-    zero.expect("gpt:delta").await.unwrap();
+    stands(&world, "a worker has both", 0, 2).await;
     victim.kill().await;
     stands(&world, "a worker has died", 0, 2).await;
     let id = ask_in(&two, &room_2, "hello").await;

@@ -32,7 +32,7 @@ const LIMITS: PostLimits = PostLimits {
 struct Run<'a> {
     server: &'a mut Server,
     model: Model,
-    /// What each worker has ever read: place and question.
+    /// What each worker has ever had: place and question.
     read: Vec<Vec<(String, usize)>>,
     /// Every claim there ever was: worker, place, question, generation.
     claims: Vec<(usize, Claim, usize)>,
@@ -95,6 +95,11 @@ fn draft(user: &str, answers: Option<Answers>) -> Draft {
     }
 }
 
+/// Generation, attempt and stalls of a claim, and whether it was cancelled before.
+fn told(claim: &Claim) -> (u64, u64, u32, bool) {
+    (claim.generation, claim.attempt, claim.stalls, claim.is_cancelled)
+}
+
 impl Run<'_> {
     async fn one(&mut self, act: &Act) -> Result<(), TestCaseError> {
         match act {
@@ -118,7 +123,7 @@ impl Run<'_> {
                 }
                 None => Ok(()),
             },
-            Act::Read(worker, count) => self.read(*worker, *count).await,
+            Act::Take(worker, count) => self.take(*worker, *count).await,
             Act::Claim(worker, pick) => {
                 let known = &self.read[*worker];
                 if known.is_empty() {
@@ -241,13 +246,33 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn read(&mut self, worker: usize, count: u64) -> Result<(), TestCaseError> {
-        let entries = self.server.redis.read_ready(WORKERS[worker], count).await.unwrap();
-        let jobs: Vec<String> = entries.iter().map(|(_, job)| job.clone()).collect();
-        let read = self.model.read(worker, count as usize, &entries);
-        let expected: Vec<String> = read.iter().map(|number| self.question(*number).job()).collect();
-        prop_assert_eq!(jobs, expected);
-        self.read[worker].extend(entries.into_iter().map(|(entry, _)| entry).zip(read));
+    async fn take(&mut self, worker: usize, count: u64) -> Result<(), TestCaseError> {
+        let redis = &self.server.redis;
+        let taken = redis
+            .take_questions(WORKERS[worker], count, Budgets::default())
+            .await
+            .unwrap();
+        prop_assert_eq!(taken.holds.pause.is_some(), self.model.paused);
+        let entries: Vec<String> = taken.claims.iter().map(|claim| claim.entry.clone()).collect();
+        let (read, expected) = self.model.take(worker, count as usize, &entries);
+        let found: Vec<_> = taken.claims.iter().map(told).collect();
+        prop_assert_eq!(
+            (taken.read, found),
+            (read, expected.iter().map(|(_, claim)| *claim).collect())
+        );
+        for (claim, (number, _)) in taken.claims.into_iter().zip(expected) {
+            self.read[worker].push((claim.entry.clone(), number));
+            self.note(worker, claim, number)?;
+        }
+        Ok(())
+    }
+
+    /// A claim was made.
+    fn note(&mut self, worker: usize, claim: Claim, number: usize) -> Result<(), TestCaseError> {
+        prop_assert_eq!(&claim.question, &self.model.asked[number].question);
+        prop_assert_eq!(claim.spent, None);
+        prop_assert!(claim.left <= LONG && claim.left > LONG / 2, "{:?}", claim.left);
+        self.claims.push((worker, claim, number));
         Ok(())
     }
 
@@ -276,17 +301,8 @@ impl Run<'_> {
             .await
             .unwrap();
         let expected = self.model.claim(worker, entry, number, stalled);
-        let found = claim
-            .as_ref()
-            .map(|claim| (claim.generation, claim.attempt, claim.stalls, claim.is_cancelled));
-        prop_assert_eq!(found, expected);
-        if let Some(claim) = claim {
-            prop_assert_eq!(&claim.question, &question);
-            prop_assert_eq!(claim.spent, None);
-            prop_assert!(claim.left <= LONG && claim.left > LONG / 2, "{:?}", claim.left);
-            self.claims.push((worker, claim, number));
-        }
-        Ok(())
+        prop_assert_eq!(claim.as_ref().map(told), expected);
+        claim.map_or(Ok(()), |claim| self.note(worker, claim, number))
     }
 
     async fn beat(&mut self, worker: usize) -> Result<(), TestCaseError> {
@@ -451,6 +467,7 @@ impl Run<'_> {
 
     /// Lets everything come to its end: each question has exactly one, and nothing is left.
     async fn drain(&mut self) -> Result<(), TestCaseError> {
+        self.resume().await?;
         for _round in 0..200 {
             for partition in 0..PARTITIONS {
                 while !self.model.outboxes[usize::from(partition)].is_empty() {
@@ -460,10 +477,7 @@ impl Run<'_> {
             self.wake(None).await?;
             let before = self.claims.len();
             self.take_over(0, 1000).await?;
-            self.read(0, 1000).await?;
-            for (entry, number) in std::mem::take(&mut self.read[0]) {
-                self.claim(0, &entry, number, false).await?;
-            }
+            self.take(0, 1000).await?;
             let new = self.claims.split_off(before);
             for (_, claim, number) in &new {
                 let number = *number;

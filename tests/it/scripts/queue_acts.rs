@@ -17,8 +17,8 @@ pub enum Act {
     TakeIn(u16, bool),
     /// A worker that stood still takes a question in that may have ended meanwhile, or have been asked once more.
     TakeInLate(Index),
-    Read(usize, u64),
-    /// A worker claims something that it has read, perhaps long ago.
+    Take(usize, u64),
+    /// A worker claims something that it had, perhaps long ago.
     Claim(usize, Index),
     /// A worker takes over what the others have, which all have fallen silent.
     TakeOver(usize, u64),
@@ -63,8 +63,8 @@ pub fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => user().prop_map(Act::AskEverywhere),
         16 => (0..PARTITIONS, prop::bool::weighted(0.2)).prop_map(|(partition, dies)| Act::TakeIn(partition, dies)),
         2 => pick().prop_map(Act::TakeInLate),
-        12 => (worker(), 1..4_u64).prop_map(|(worker, count)| Act::Read(worker, count)),
-        14 => (worker(), pick()).prop_map(|(worker, pick)| Act::Claim(worker, pick)),
+        12 => (worker(), 1..4_u64).prop_map(|(worker, count)| Act::Take(worker, count)),
+        6 => (worker(), pick()).prop_map(|(worker, pick)| Act::Claim(worker, pick)),
         4 => (worker(), 1..4_u64).prop_map(|(worker, count)| Act::TakeOver(worker, count)),
         3 => worker().prop_map(Act::Beat),
         8 => (pick(), prop::bool::weighted(0.3)).prop_map(|(pick, anew)| Act::Write(pick, anew)),

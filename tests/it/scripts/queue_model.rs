@@ -66,6 +66,9 @@ struct Pending {
     worker: usize,
 }
 
+/// Generation, attempt and stalls of a claim, and whether it was cancelled before.
+pub type Claimed = (u64, u64, u32, bool);
+
 /// A reply that is being written: claim, newest piece, text.
 type Written = (u64, Option<u64>, String);
 
@@ -172,17 +175,24 @@ impl Model {
         self.unread.push_back((self.tickets, number));
     }
 
-    pub fn read(&mut self, worker: usize, count: usize, entries: &[(String, String)]) -> Vec<usize> {
-        let read: Vec<(u64, usize)> = self.unread.drain(..count.min(self.unread.len())).collect();
-        for ((ticket, number), (entry, _)) in read.iter().zip(entries) {
-            self.pending.push(Pending {
-                entry: entry.clone(),
-                ticket: *ticket,
-                number: *number,
-                worker,
-            });
+    /// How many a worker reads, and what it can claim of them; `entries` are the places of the latter.
+    pub fn take(&mut self, worker: usize, count: usize, entries: &[String]) -> (usize, Vec<(usize, Claimed)>) {
+        let count = if self.paused { 0 } else { count.min(self.unread.len()) };
+        let (mut entries, mut claims) = (entries.iter(), Vec::new());
+        for (ticket, number) in self.unread.drain(..count).collect::<Vec<_>>() {
+            // What is over is acknowledged at once.
+            if self.jobs.get(&number).is_some_and(|job| job.ticket == ticket) {
+                let entry = entries.next().cloned().unwrap_or_default();
+                self.pending.push(Pending {
+                    entry: entry.clone(),
+                    ticket,
+                    number,
+                    worker,
+                });
+                claims.extend(self.claim(worker, &entry, number, false).map(|claim| (number, claim)));
+            }
         }
-        read.into_iter().map(|(_, number)| number).collect()
+        (count, claims)
     }
 
     pub fn take_over(&mut self, worker: usize, count: usize) -> Vec<(String, usize)> {
@@ -195,8 +205,7 @@ impl Model {
             .collect()
     }
 
-    /// Generation, attempt and stalls of the claim, and whether it was cancelled before.
-    pub fn claim(&mut self, worker: usize, entry: &str, number: usize, stalled: bool) -> Option<(u64, u64, u32, bool)> {
+    pub fn claim(&mut self, worker: usize, entry: &str, number: usize, stalled: bool) -> Option<Claimed> {
         let at = |pending: &Pending| pending.entry == entry && pending.worker == worker;
         let ticket = self.pending.iter().find(|pending| at(pending))?.ticket;
         let Some(job) = self.jobs.get_mut(&number).filter(|job| job.ticket == ticket) else {

@@ -164,7 +164,12 @@ impl Server {
                 "PUBLISH" if words[1].starts_with(b"rc:{gpt}:") => {}
                 _ if in_script => {
                     self.script_commands += 1;
-                    let key = &words[if name == "XINFO" { 2 } else { 1 }];
+                    let key = match name.as_str() {
+                        "XINFO" => &words[2],
+                        // Before the place from which it reads.
+                        "XREADGROUP" => &words[words.len() - 2],
+                        _ => &words[1],
+                    };
                     // The queue's scripts make names out of what they find; all of them share a tag.
                     let of_queue = |key: &[u8]| key.starts_with(b"rc:{gpt}:");
                     let is_named = keys.contains(key) || (of_queue(key) && keys.iter().all(|key| of_queue(key)));

@@ -213,16 +213,11 @@ impl Model {
         };
         let queued = redis.enqueue_question(&asked, Duration::from_secs(60)).await.unwrap();
         prop_assert_eq!(queued, Enqueued::Queued(0));
-        let (entry, job) = redis.read_ready("w", 1).await.unwrap().remove(0);
         let limits = Budgets {
             user: budgets.0,
             room: budgets.1,
         };
-        let claim = redis
-            .claim_question("w", &entry, &job, false, limits)
-            .await
-            .unwrap()
-            .unwrap();
+        let claim = redis.take_questions("w", 1, limits).await.unwrap().claims.remove(0);
         let is_spent = |used: Option<&u64>, most: u64| most > 0 && used.is_some_and(|used| *used >= most);
         let expected = if is_spent(self.users.get(&user), budgets.0) {
             Some(Purse::User)
