@@ -105,6 +105,8 @@ class Crowd:
         self.urls = [role.url for role in deployment.roles if role.url]
         self.count = people
         self.people = []
+        # Until when they chat, by the clock of the loop.
+        self.end = 0
         # How many of each event were answered, and how many of each code were refused.
         self.done, self.refused = Counter(), Counter()
 
@@ -130,17 +132,25 @@ class Crowd:
         await asyncio.gather(*(person.go() for person in self.people))
 
     async def chat(self, seconds):
+        """Everybody acts for so long, or until they are hushed. Nobody is cancelled: `wait_for` of Python 3.11, under every call
+        of the client, may swallow that, and who was to end would go on for ever."""
+        clock = asyncio.get_running_loop()
+        self.end = clock.time() + seconds
+
         async def live(person):
             # Another moment for each: a beat that all share would be no crowd.
             await asyncio.sleep(person.chance.random() * PAUSE)
-            while True:
+            while clock.time() < self.end:
                 await person.act()
                 await asyncio.sleep(PAUSE)
 
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds), asyncio.TaskGroup() as everybody:
-                for person in self.people:
-                    everybody.create_task(live(person))
+        async with asyncio.TaskGroup() as everybody:
+            for person in self.people:
+                everybody.create_task(live(person))
+
+    def hush(self):
+        """Lets everybody finish what they are at."""
+        self.end = 0
 
     async def storm(self):
         theirs = self.people[:: len(self.urls)]

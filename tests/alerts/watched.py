@@ -34,6 +34,8 @@ NAMESPACE = "chat"
 INTERVAL = "3s"
 # How long what has no data yet may take: some scrapes.
 WAIT = 20
+# How much longer than people chat the whole may take.
+LIMIT = 180
 # How often alerts are looked at while people chat.
 GLANCE = 3
 
@@ -159,6 +161,12 @@ def lost(deployment):
         time.sleep(1)
 
 
+async def limited(deployment, prometheus, seconds):
+    """`live`, ended where it takes far longer than it may."""
+    async with asyncio.timeout(seconds + LIMIT):
+        return await live(deployment, prometheus, seconds)
+
+
 async def live(deployment, prometheus, seconds):
     """Lets people chat, asks for everything at the end, while they go on; returns what is wrong."""
     crowd, fired = Crowd(deployment, PEOPLE), set()
@@ -172,10 +180,10 @@ async def live(deployment, prometheus, seconds):
     await crowd.run(seconds)
     talk = asyncio.create_task(crowd.chat(WAIT * 3))
     problems = await asyncio.to_thread(lambda: list(judged(deployment, prometheus)))
-    for task in (watch, talk):
-        task.cancel()
+    crowd.hush()
+    watch.cancel()
     for outcome in await asyncio.gather(watch, talk, return_exceptions=True):
-        if not isinstance(outcome, asyncio.CancelledError):
+        if outcome and not isinstance(outcome, asyncio.CancelledError):
             problems.append(f"the run itself: {outcome!r}")
     problems += lost(deployment)
     await crowd.leave()
@@ -204,7 +212,7 @@ def main():
     binary = (ROOT / arguments.binary).resolve()
     with Deployment(binary, NODES, WORKERS, PEOPLE, ROOMS) as deployment:
         prometheus = start_prometheus(deployment)
-        problems = asyncio.run(live(deployment, prometheus, arguments.seconds))
+        problems = asyncio.run(limited(deployment, prometheus, arguments.seconds))
         if problems:
             print("\n".join(problems), file=sys.stderr)
             raise SystemExit(1)
