@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short ts backend python browser helm helm-docs alerts metrics telemetry-cost release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -109,10 +109,14 @@ helm: build $(VENV)/.installed ## the chart, the plain manifests and the contain
 alerts: $(VENV)/.installed ## the alerts by promtool, their runbook, and every name that rules and dashboards ask for
 	$(VENV)/bin/python -B -m pytest tests/alerts
 
+# A minute and some seconds; longer where Prometheus is to see more of it.
+panels: build $(VENV)/.installed ## a loaded deployment under a real Prometheus: every panel, rule and scaling query has data; SECONDS=
+	$(VENV)/bin/python -B tests/alerts/watched.py --binary $(TARGET)/debug/roomcast --seconds $(or $(SECONDS),60)
+
 helm-docs: build $(VENV)/.installed ## make the chart's README, the settings in its schema, and the plain manifests anew
 	$(VENV)/bin/python -B helm/generate.py --binary $(TARGET)/debug/roomcast
 
-test: lint unit e2e chaos-short ts backend python browser helm alerts ## everything CI runs
+test: lint unit e2e chaos-short ts backend python browser helm alerts panels ## everything CI runs
 
 telemetry-cost: release ## what scraping and tracing cost, CPU per delivery in alternating runs
 	ROOMCAST_BINARY=$(abspath $(TARGET))/release/roomcast \

@@ -1,7 +1,9 @@
 //! Everything on one machine: a private Redis, the reference services, nodes and a worker.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,11 +13,11 @@ use tokio::process::{Child, Command};
 
 use crate::backend::{Backend, BackendConfig};
 use crate::cli::CliError;
-use crate::config::{Config, ConfigError, LogFormat, Source};
+use crate::config::{Config, ConfigError, Source};
 use crate::gpt::scripted::ScriptedModel;
 use crate::lifecycle::Signals;
 use crate::node::Node;
-use crate::telemetry::logging;
+use crate::telemetry::{Traces, logging};
 use crate::worker::Worker;
 
 /// How long the parts may take to be there.
@@ -27,8 +29,25 @@ const MODEL_PACE: Duration = Duration::from_millis(150);
 /// Rooms for everybody: who comes under any name finds company.
 const WELCOME_ROOMS: [&str; 2] = ["lounge", "kitchen"];
 
+/// What the demo takes from outside: what is logged, and where traces go.
+const TAKEN: [&str; 10] = [
+    "ROOMCAST_LOG",
+    "ROOMCAST_LOG_FORMAT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+    "OTEL_SERVICE_NAME",
+    "OTEL_RESOURCE_ATTRIBUTES",
+];
+
 /// Arguments of `roomcast demo`.
 #[derive(Args)]
+#[command(
+    after_help = "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 sends traces to a collector there; ROOMCAST_LOG=info logs more."
+)]
 pub struct DemoArgs {
     /// How many nodes
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=9))]
@@ -49,23 +68,25 @@ pub struct DemoArgs {
 
 /// Runs the demo until a signal; nothing stays behind.
 pub async fn run(args: DemoArgs, source: &Source) -> Result<(), CliError> {
-    let filter: String = source.setting("ROOMCAST_LOG", Some("warn"))?;
-    logging::init_with(
-        &filter,
-        source.setting::<LogFormat>("ROOMCAST_LOG_FORMAT", Some("text"))?,
-    )?;
     let mut signals = Signals::listen().map_err(|error| CliError::Internal(error.to_string()))?;
     let folder = Folder::create()?;
-    tokio::select! {
-        result = serve(&args, folder.path()) => result,
+    let traces = OnceCell::new();
+    let mut serving = pin!(serve(&args, source, folder.path(), &traces));
+    let ended = tokio::select! {
+        result = &mut serving => result,
         () = signals.next() => {
             println!("\nStopping.");
             Ok(())
         }
+    };
+    // Before what is served, and Redis with it, is dropped.
+    if let Some(traces) = traces.get() {
+        traces.clone().flush().await;
     }
+    ended
 }
 
-async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
+async fn serve(args: &DemoArgs, outside: &Source, folder: &Path, traces: &OnceCell<Traces>) -> Result<(), CliError> {
     let address = |offset: u16| {
         args.port_base
             .checked_add(offset)
@@ -82,25 +103,7 @@ async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
 
     // A secret of this run: nobody else can sign tokens for it.
     let secret = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
-    let backend_address = address(10)?;
-    let listener = bind(backend_address).await?;
-    let backend = Backend::open(BackendConfig {
-        database_url: format!("sqlite://{}", folder.join("demo.db").display()),
-        jwt_secret: secret.clone(),
-        open_login: true,
-        seed_users: args.seed_users,
-        seed_rooms: args.seed_rooms,
-        welcome_rooms: WELCOME_ROOMS.map(str::to_owned).to_vec(),
-        ..BackendConfig::default()
-    })
-    .await
-    .map_err(|error| CliError::Internal(format!("backend: {error}")))?;
-    let backend = tokio::spawn(backend.serve(listener, std::future::pending()));
-
-    let model_address = address(30)?;
-    let listener = bind(model_address).await?;
-    let model = tokio::spawn(async move { axum::serve(listener, ScriptedModel::new(MODEL_PACE).router()).await });
-
+    let (backend_address, model_address) = (address(10)?, address(30)?);
     let base = format!("http://{backend_address}");
     let nodes = (0..args.nodes)
         .map(|number| Ok(format!("http://{}", address(number)?)))
@@ -121,9 +124,33 @@ async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
             ("ROOMCAST_OPS_LISTEN", ops.to_string()),
             ("ROOMCAST_DRAIN_SPREAD", "0s".to_owned()),
             ("GPT_BASE_URL", format!("http://{model_address}/v1")),
+            ("ROOMCAST_LOG", "warn".to_owned()),
         ]);
-        Config::read(&source)
+        let taken = TAKEN.into_iter().filter_map(|name| Some((name, outside.text(name)?)));
+        Config::read(&source.with(taken))
     };
+    let first = settings(address(0)?, address(20)?)?;
+    if let Some(started) = logging::init(&first)? {
+        let _only_here = traces.set(started);
+    }
+
+    let listener = bind(backend_address).await?;
+    let backend = Backend::open(BackendConfig {
+        database_url: format!("sqlite://{}", folder.join("demo.db").display()),
+        jwt_secret: secret.clone(),
+        open_login: true,
+        seed_users: args.seed_users,
+        seed_rooms: args.seed_rooms,
+        welcome_rooms: WELCOME_ROOMS.map(str::to_owned).to_vec(),
+        ..BackendConfig::default()
+    })
+    .await
+    .map_err(|error| CliError::Internal(format!("backend: {error}")))?;
+    let backend = tokio::spawn(backend.serve(listener, std::future::pending()));
+
+    let listener = bind(model_address).await?;
+    let model = tokio::spawn(async move { axum::serve(listener, ScriptedModel::new(MODEL_PACE).router()).await });
+
     let mut nodes = Vec::new();
     for number in 0..args.nodes {
         nodes.push(Node::start(settings(address(number)?, address(20 + number)?)?).await?);
@@ -135,6 +162,10 @@ async fn serve(args: &DemoArgs, folder: &Path) -> Result<(), CliError> {
             .map_err(|_| CliError::Unavailable("the private Redis did not come up".into()))??;
     }
     print_welcome(args, &nodes, &worker, backend_address, &redis_url);
+    if let Some(collector) = &first.otlp_endpoint {
+        println!("\nTraces go to {}", collector.as_str());
+    }
+    println!("\nCtrl-C ends everything and leaves nothing behind.");
 
     // Ends only when a part does; a signal drops all of this.
     tokio::select! {
@@ -185,7 +216,6 @@ fn print_welcome(args: &DemoArgs, nodes: &[Node], worker: &Worker, backend: Sock
             node.address
         );
     }
-    println!("\nCtrl-C ends everything and leaves nothing behind.");
 }
 
 /// An address that a browser on this machine can open.

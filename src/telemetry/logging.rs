@@ -1,6 +1,6 @@
 //! Log lines: one subscriber for the process, the only thing in it that is shared by several nodes.
 
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -44,7 +44,8 @@ where
         )
     })?;
     // Its own filter: what is logged and what is traced are two decisions. Log lines stay out of traces, and so do the spans
-    // of libraries.
+    // of libraries. Each layer must name a level: if one does not, every library makes its lines of the finest level, a few for
+    // each packet, only to have them thrown away.
     let spans = traces.map(|traces| {
         let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer());
         let layer = layer
@@ -52,11 +53,12 @@ where
             .with_threads(false)
             .with_tracked_inactivity(false);
         let layer = layer.with_level(false).with_target(false);
-        layer.with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET))
+        let wanted = filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET);
+        layer.with_filter(wanted.with_max_level_hint(LevelFilter::ERROR))
     });
     let registry = tracing_subscriber::registry()
         .with(spans)
-        .with(traces.map(Traces::books));
+        .with(traces.map(|traces| traces.books().with_filter(LevelFilter::OFF)));
     let layer = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(writer);
@@ -119,6 +121,20 @@ mod tests {
         );
         assert!(log_with(&[]).contains("joined"));
         assert_eq!(log_with(&[("ROOMCAST_LOG", "roomcast=error")]), "");
+    }
+
+    #[test]
+    fn traces_do_not_make_libraries_log_more() {
+        let config = config(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")]);
+        let traces = Traces::start(&config).unwrap();
+        assert!(traces.is_some());
+        let subscriber = subscriber("info", LogFormat::Text, std::io::sink, traces.as_ref()).unwrap();
+        assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::INFO));
+        let books = tracing::Dispatch::new(subscriber);
+        assert!(
+            books.downcast_ref::<crate::telemetry::export::Books>().is_some(),
+            "the counts are found"
+        );
     }
 
     #[test]

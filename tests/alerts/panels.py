@@ -32,18 +32,19 @@ EMPTY = {
 }
 
 
-def expanded(expr):
-    """The query as Grafana would ask it with everything chosen: a minute is what it takes for a scrape every 15 s."""
+def expanded(expr, pod=".*"):
+    """The query as Grafana would ask it with everything chosen, or one pod: a minute is what it takes for a scrape every 15 s."""
     expr = re.sub(r"\$\{?__rate_interval\}?", "1m", expr)
+    expr = re.sub(r"\$\{?pod\b\}?", pod, expr)
     return re.sub(r"\$\{?\w+\}?", ".*", expr)
 
 
-def panels():
-    """(dashboard, panel, query) of every query of every panel."""
-    for file in sorted((ROOT / "helm/roomcast/dashboards").glob("*.json")):
+def panels(pod=".*", dashboard="*"):
+    """(dashboard, panel, query) of every query of every panel, or of one dashboard's, for all pods or one."""
+    for file in sorted((ROOT / "helm/roomcast/dashboards").glob(f"{dashboard}.json")):
         for panel in walk(json.loads(file.read_text())["panels"]):
             for target in panel.get("targets", []):
-                yield file.stem, panel["title"], expanded(target["expr"])
+                yield file.stem, panel["title"], expanded(target["expr"], pod)
 
 
 def walk(found):

@@ -2,6 +2,7 @@
 
 mod collector;
 mod cost;
+mod demo;
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};

@@ -131,7 +131,8 @@ env:
 {{- end }}
 {{- end }}
 
-{{/* Alive: the process answers. Ready: it should get traffic. Started: it answered once, however slow the machine. */}}
+{{/* Alive: the process answers. Ready: it should get traffic. Started: it answered once, however slow the machine; not
+/startupz, which waits for Redis: pods would be restarted for as long as that is away. */}}
 {{- define "roomcast.probes" -}}
 startupProbe:
   httpGet: {path: /livez, port: ops}
