@@ -6,6 +6,7 @@ mod architecture;
 mod bad_input;
 mod chat;
 mod delivery;
+mod drain;
 mod durability;
 mod expiry;
 mod floor;
