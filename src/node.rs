@@ -1,6 +1,7 @@
 //! Composition root of a chat node.
 
 mod address;
+mod balance;
 mod connection;
 mod drain;
 mod expiry;
@@ -23,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::balance::Balance;
 use self::connection::Connections;
 use self::front::{Front, NoPage};
 use self::gate::Gate;
@@ -328,6 +330,9 @@ impl Boot {
         let pulse = Pulse::new(app.clone(), health.clone(), front.clone());
         vital.spawn("pulse", pulse.watch());
         vital.spawn("upkeep", upkeep::keep(app.clone(), health.clone()));
+        if let Some(balance) = Balance::new(&config) {
+            vital.spawn("balance", balance::keep(app.clone(), health.clone(), balance));
+        }
         vital.spawn("expiry", expiry::cut_expired(app.clone()));
         vital.spawn("verification", expiry::verify_again(app.clone()));
         vital.spawn("positions", deliver.clone().watch_positions(chat, redis));

@@ -214,6 +214,13 @@ metrics! {
     /// mostly upon `server:drain`, or `closed` by the node.
     departures_total: Labelled<2> = "roomcast_departures_total" ["reason" = ["drain", "rebalance"], "end" = ["left", "closed"]],
         "sum by (reason, end) (rate(roomcast_departures_total[5m]))";
+    /// Live nodes, as this node sees them; each shows about the same.
+    live_nodes: Known<0> = "roomcast_live_nodes", "max(roomcast_live_nodes)";
+    /// This node's sockets divided by the mean of all live nodes. Well above 1 it sends some away, unless ROOMCAST_REBALANCE_PER_MINUTE
+    /// is 0; then it does not look either.
+    load_ratio: Known<0> = "roomcast_load_ratio", "max by (instance) (roomcast_load_ratio)";
+    /// Whether this node has given up balancing until a node comes or goes, because the sockets that it sends away come back to it.
+    rebalance_futile: IntGauge = "roomcast_rebalance_futile", "max(roomcast_rebalance_futile)";
     /// Sockets of dead nodes whose traces were removed.
     reaped_sockets_total: IntCounter = "roomcast_reaped_sockets_total", "sum(increase(roomcast_reaped_sockets_total[1h]))";
     /// Open questions to the model of the whole cluster. `ready` could be answered now and wait for a worker (what to scale by),

@@ -1,5 +1,7 @@
 //! The end of a node: who is told what and when, and that nothing is lost by it.
 
+mod balance;
+
 use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
