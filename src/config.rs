@@ -214,6 +214,13 @@ settings! {
     /// How long the nodes must have been the same, none of them draining and Redis well, before sockets are sent away for
     /// balance: longer than from one drain of a rollout to the next.
     rebalance_after: Millis = "2m" => "ROOMCAST_REBALANCE_AFTER";
+    /// This process' pod (`namespace/name`) in Kubernetes, whose deletion cost is kept at its number of sockets, so that a
+    /// scale-in takes the emptiest node; its service account must be allowed to patch pods. Unset: nothing is written.
+    pod: Option<String> => "ROOMCAST_POD";
+    /// Where Kubernetes answers.
+    kubernetes_url: Url = "https://kubernetes.default.svc" => "ROOMCAST_KUBERNETES_URL";
+    /// Folder with the service account's `token` and `ca.crt`.
+    service_account: String = "/var/run/secrets/kubernetes.io/serviceaccount" => "ROOMCAST_SERVICE_ACCOUNT";
     /// Bearer token of `/admin` on the operations listener; unset: `/admin` is not there.
     admin_token: Option<Secret> => "ROOMCAST_ADMIN_TOKEN";
     /// Share of the memory limit (of the control group, as containers have it) above which the process is not ready, until it

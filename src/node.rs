@@ -3,6 +3,7 @@
 mod address;
 mod balance;
 mod connection;
+mod deletion_cost;
 mod drain;
 mod expiry;
 mod front;
@@ -39,7 +40,7 @@ use crate::redis::{Adapter, AdapterLink, BusMetrics, Load, Redis};
 use crate::socket::{App, ConnectMiddleware, Connected, Deliver, NodeName, Transports, Waiting, follow_control};
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::Sampler;
-use crate::upstream::Upstream;
+use crate::upstream::{Pod, Upstream};
 
 /// Tasks that deliver: fan-out is the node's work, and a room stays on one of them.
 const SHARDS_MAX: usize = 8;
@@ -104,6 +105,7 @@ impl Node {
         let upstream = Upstream::new(&config).map_err(|error| NodeError::Start(error.to_string()))?;
         let upstream = Arc::new(upstream.with_metrics(metrics.clone()));
         let auth = Auth::new(&config, upstream.clone())?;
+        let pod = Pod::new(&config).map_err(|error| NodeError::Start(error.to_string()))?;
         let (listener, address) = listen(config.listen).await?;
         let (ops_listener, ops_address) = listen(config.ops_listen).await?;
 
@@ -147,6 +149,7 @@ impl Node {
             redis,
             upstream,
             auth,
+            pod,
             metrics: metrics.clone(),
             health: health.clone(),
             front: front.clone(),
@@ -224,6 +227,7 @@ struct Boot {
     redis: Redis,
     upstream: Arc<Upstream>,
     auth: Auth,
+    pod: Option<Pod>,
     metrics: Arc<Metrics>,
     health: Health,
     front: Front,
@@ -239,6 +243,7 @@ impl Boot {
             redis,
             upstream,
             auth,
+            pod,
             metrics,
             health,
             front,
@@ -332,6 +337,9 @@ impl Boot {
         vital.spawn("upkeep", upkeep::keep(app.clone(), health.clone()));
         if let Some(balance) = Balance::new(&config) {
             vital.spawn("balance", balance::keep(app.clone(), health.clone(), balance));
+        }
+        if let Some(pod) = pod {
+            vital.spawn("deletion cost", deletion_cost::keep(app.clone(), pod));
         }
         vital.spawn("expiry", expiry::cut_expired(app.clone()));
         vital.spawn("verification", expiry::verify_again(app.clone()));

@@ -5,6 +5,7 @@
 mod architecture;
 mod bad_input;
 mod chat;
+mod deletion_cost;
 mod delivery;
 mod drain;
 mod durability;
