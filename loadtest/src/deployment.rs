@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 pub mod child;
+pub mod haproxy;
 pub mod logs;
 pub mod plan;
 pub mod proxy;
@@ -204,6 +205,19 @@ impl Deployment {
         self.worker.terminate(DRAIN_MAX).await?;
         self.backend.terminate(DRAIN_MAX).await?;
         Ok(())
+    }
+
+    /// The sum of a node's metric, whatever its labels; `None` when the node does not answer or has no such metric.
+    pub async fn metric(&self, index: usize, name: &str) -> Option<f64> {
+        let url = format!("{}/metrics", self.nodes[index].ops);
+        let request = self.http.get(url).timeout(Duration::from_secs(2));
+        let page = request.send().await.ok()?.text().await.ok()?;
+        let of_metric = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let values = page.lines().filter(of_metric);
+        let values: Vec<f64> = values
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+            .collect();
+        (!values.is_empty()).then(|| values.iter().sum())
     }
 
     /// A room's messages in the archive, all pages, as JSON objects.
