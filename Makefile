@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -83,6 +83,17 @@ flood-short: build ## half a minute of it: two floods
 	$(CARGO) build -p roomcast-load --bin roomcast-flood
 	$(TARGET)/debug/roomcast-flood --only banned,events --rounds 1 --seconds 2
 
+# As many sockets as fit through one HAProxy, whose process may open 20 000 files on many machines.
+rollout: packages client ## replaces every node under 9000 sockets behind HAProxy; ROOMS= SPREAD= HOW= change it, see docs/rollout.md
+	$(CARGO) build --release --bin roomcast
+	$(CARGO) build --release -p roomcast-load --bin roomcast-rollout
+	ulimit -Sn $$(ulimit -Hn) && $(TARGET)/release/roomcast-rollout --rooms $(or $(ROOMS),300) --spread $(or $(SPREAD),60) \
+		$(if $(HOW),--how $(HOW))
+
+rollout-short: build ## less than a minute of it, with 300 sockets
+	$(CARGO) build -p roomcast-load --bin roomcast-rollout
+	$(TARGET)/debug/roomcast-rollout --rooms 20 --members 15 --rate 60 --spread 4 --notice 2 --how drain
+
 browser: build ## the demo's page in a headless Chromium
 	@.ci/packages browser
 	@cd tests/browser && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
@@ -116,7 +127,7 @@ panels: build $(VENV)/.installed ## a loaded deployment under a real Prometheus:
 helm-docs: build $(VENV)/.installed ## make the chart's README, the settings in its schema, and the plain manifests anew
 	$(VENV)/bin/python -B helm/generate.py --binary $(TARGET)/debug/roomcast
 
-test: lint unit e2e chaos-short ts backend python browser helm alerts panels ## everything CI runs
+test: lint unit e2e chaos-short rollout-short ts backend python browser helm alerts panels ## everything CI runs
 
 telemetry-cost: release ## what scraping and tracing cost, CPU per delivery in alternating runs
 	ROOMCAST_BINARY=$(abspath $(TARGET))/release/roomcast \

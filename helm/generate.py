@@ -19,7 +19,7 @@ CHART = pathlib.Path(__file__).resolve().parent / "roomcast"
 
 # What the chart sets itself, from other values.
 OWNED = {
-    "ROOMCAST_LISTEN", "ROOMCAST_OPS_LISTEN", "ROOMCAST_DRAIN_NOTICE", "ROOMCAST_DRAIN_SPREAD",
+    "ROOMCAST_LISTEN", "ROOMCAST_OPS_LISTEN", "ROOMCAST_DRAIN_NOTICE", "ROOMCAST_DRAIN_SPREAD", "ROOMCAST_POD",
     "REDIS_TLS_CA_FILE", "REDIS_TLS_CERT_FILE", "REDIS_TLS_KEY_FILE",
 }
 

@@ -17,6 +17,8 @@ BASE = {
     "redis": {"url": "redis://redis"},
 }
 
+VALUES = {"base": BASE, "emptiest": BASE | {"nodes": {"podDeletionCost": True}}}
+
 # file in k8s/: (values, template, kinds)
 FILES = {
     "base/nodes.yaml": ("base", "nodes", None),
@@ -25,6 +27,7 @@ FILES = {
     "base/disruption.yaml": ("base", "disruption", None),
     "base/network.yaml": ("base", "network", None),
     "base/service-account.yaml": ("base", "config", {"ServiceAccount"}),
+    "components/pod-deletion-cost/rbac.yaml": ("emptiest", "rbac", None),
     "overlays/local/trial.yaml": ("trial", "trial", None),
     "overlays/local/network.yaml": ("trial", "network", None),
     "overlays/production/autoscaling.yaml": ("production", "autoscaling", None),
@@ -34,8 +37,8 @@ FILES = {
 
 
 def values(chart, name):
-    """The values of an example by name; `base` is the least that renders."""
-    return BASE if name == "base" else yaml.safe_load((chart / "ci" / f"{name}.yaml").read_text())
+    """The values by name: one of those above, or an example."""
+    return VALUES[name] if name in VALUES else yaml.safe_load((chart / "ci" / f"{name}.yaml").read_text())
 
 
 def objects(text):

@@ -205,6 +205,22 @@ settings! {
     drain_notice: Millis = "0s" => "ROOMCAST_DRAIN_NOTICE";
     /// Over how long a stopping node spreads the closing of its connections.
     drain_spread: Millis = "5s" => "ROOMCAST_DRAIN_SPREAD";
+    /// Share of its sockets that a node with more than its share of all may send away in a minute, so that they find
+    /// another one; 0: it keeps them.
+    rebalance: f32 = "0.1" => "ROOMCAST_REBALANCE_PER_MINUTE";
+    /// How far above the mean of all nodes, as a share of it, a node has to be before it sends sockets away. It goes on
+    /// down to a quarter of that.
+    rebalance_above: f32 = "0.25" => "ROOMCAST_REBALANCE_ABOVE";
+    /// How long the nodes must have been the same, none of them draining and Redis well, before sockets are sent away for
+    /// balance: longer than from one drain of a rollout to the next.
+    rebalance_after: Millis = "2m" => "ROOMCAST_REBALANCE_AFTER";
+    /// This process' pod (`namespace/name`) in Kubernetes, whose deletion cost is kept at its number of sockets, so that a
+    /// scale-in takes the emptiest node; its service account must be allowed to patch pods. Unset: nothing is written.
+    pod: Option<String> => "ROOMCAST_POD";
+    /// Where Kubernetes answers.
+    kubernetes_url: Url = "https://kubernetes.default.svc" => "ROOMCAST_KUBERNETES_URL";
+    /// Folder with the service account's `token` and `ca.crt`.
+    service_account: String = "/var/run/secrets/kubernetes.io/serviceaccount" => "ROOMCAST_SERVICE_ACCOUNT";
     /// Bearer token of `/admin` on the operations listener; unset: `/admin` is not there.
     admin_token: Option<Key> => "ROOMCAST_ADMIN_TOKEN";
     /// Share of the memory limit (of the control group, as containers have it) above which the process is not ready, until it
@@ -321,6 +337,20 @@ impl Config {
                 "OTEL_TRACES_SAMPLER_ARG",
                 "is out of range",
                 "use a share from 0 to 1, such as 0.01",
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.rebalance) {
+            return Err(ConfigError::new(
+                "ROOMCAST_REBALANCE_PER_MINUTE",
+                "is out of range",
+                "use a share from 0 (never) to 1, such as 0.1",
+            ));
+        }
+        if !(0.05..=10.0).contains(&self.rebalance_above) {
+            return Err(ConfigError::new(
+                "ROOMCAST_REBALANCE_ABOVE",
+                "is out of range",
+                "use a number from 0.05 to 10, such as 0.25; to keep all sockets, set ROOMCAST_REBALANCE_PER_MINUTE=0",
             ));
         }
         if !(0.0..=1.0).contains(&self.memory_share) {

@@ -1,7 +1,10 @@
 //! Composition root of a chat node.
 
 mod address;
+mod balance;
 mod connection;
+mod deletion_cost;
+mod drain;
 mod expiry;
 mod front;
 mod gate;
@@ -22,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::balance::Balance;
 use self::connection::Connections;
 use self::front::{Front, NoPage};
 use self::gate::Gate;
@@ -32,11 +36,11 @@ use crate::chat::Chat;
 use crate::config::{Config, ConfigError, Rule};
 use crate::guard::Guard;
 use crate::ops::{self, Admin, Health};
-use crate::redis::{Adapter, AdapterLink, BusMetrics, Redis};
+use crate::redis::{Adapter, AdapterLink, BusMetrics, Load, Redis};
 use crate::socket::{App, ConnectMiddleware, Connected, Deliver, NodeName, Transports, Waiting, follow_control};
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::Sampler;
-use crate::upstream::Upstream;
+use crate::upstream::{Pod, Upstream};
 
 /// Tasks that deliver: fan-out is the node's work, and a room stays on one of them.
 const SHARDS_MAX: usize = 8;
@@ -47,9 +51,6 @@ const WS_READ_BUFFER: usize = 512;
 /// How long a client may take from opening a transport to CONNECT: a round trip and what its `auth` callback does. The
 /// engine keeps a session for that time even when its connection has ended.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long the last acks of a stopping node may take.
-const STOP_GRACE: Duration = Duration::from_secs(5);
-
 /// Why a node does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -104,6 +105,7 @@ impl Node {
         let upstream = Upstream::new(&config).map_err(|error| NodeError::Start(error.to_string()))?;
         let upstream = Arc::new(upstream.with_metrics(metrics.clone()));
         let auth = Auth::new(&config, upstream.clone())?;
+        let pod = Pod::new(&config).map_err(|error| NodeError::Start(error.to_string()))?;
         let (listener, address) = listen(config.listen).await?;
         let (ops_listener, ops_address) = listen(config.ops_listen).await?;
 
@@ -147,6 +149,7 @@ impl Node {
             redis,
             upstream,
             auth,
+            pod,
             metrics: metrics.clone(),
             health: health.clone(),
             front: front.clone(),
@@ -205,42 +208,6 @@ impl Node {
         }
     }
 
-    /// Drains the node: unready, no new handshakes, connections closed in slices, last acks, traces removed.
-    pub async fn stop(self) {
-        self.health.set_draining();
-        tokio::time::sleep(*self.config.drain_notice).await;
-        self.front.set_draining();
-        if let Some(Booted { app, io, .. }) = self.booted.get() {
-            app.drain(*self.config.drain_spread).await;
-            for conn in self.connections.all() {
-                conn.kill();
-            }
-            let until = tokio::time::Instant::now() + STOP_GRACE;
-            while !app.sockets.is_empty() && tokio::time::Instant::now() < until {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            self.stop.cancel();
-            // It can hang on a client that does not read; that one is cut already.
-            let _late = tokio::time::timeout(STOP_GRACE, io.close()).await;
-        }
-        self.stop.cancel();
-        self.stop_ops.cancel();
-        self.tracker.close();
-        if tokio::time::timeout(STOP_GRACE, self.tracker.wait()).await.is_err() {
-            tracing::warn!(tasks = self.tracker.len(), "tasks did not end in time");
-        }
-        if let Some(Booted { app, link, .. }) = self.booted.get() {
-            upkeep::flush(app).await;
-            // What a late task may have left is removed with the name; without Redis it waits for another node.
-            if let Err(error) = app.redis.retire_node(&app.node.get()).await {
-                tracing::warn!(%error, "this node's entries stay until another node removes them");
-            }
-            link.close().await;
-            app.redis.close().await;
-        }
-        tracing::info!("node stopped");
-    }
-
     /// Ends without a word, as a crash would: nothing is removed from Redis. For tests of what a crash leaves behind.
     pub fn crash(self) {
         if let Some(Booted { app, .. }) = self.booted.get() {
@@ -260,6 +227,7 @@ struct Boot {
     redis: Redis,
     upstream: Arc<Upstream>,
     auth: Auth,
+    pod: Option<Pod>,
     metrics: Arc<Metrics>,
     health: Health,
     front: Front,
@@ -275,6 +243,7 @@ impl Boot {
             redis,
             upstream,
             auth,
+            pod,
             metrics,
             health,
             front,
@@ -349,7 +318,7 @@ impl Boot {
             .await
             .map_err(|error| NodeError::Start(format!("namespace: {error}")))?;
         app.redis
-            .announce_node(&app.node.get())
+            .announce_node(&app.node.get(), Load::default())
             .await
             .map_err(|error| NodeError::Start(error.to_string()))?;
         // The acts first, then the bans of before: one that is set in between comes by both ways, none by neither.
@@ -366,6 +335,12 @@ impl Boot {
         let pulse = Pulse::new(app.clone(), health.clone(), front.clone());
         vital.spawn("pulse", pulse.watch());
         vital.spawn("upkeep", upkeep::keep(app.clone(), health.clone()));
+        if let Some(balance) = Balance::new(&config) {
+            vital.spawn("balance", balance::keep(app.clone(), health.clone(), balance));
+        }
+        if let Some(pod) = pod {
+            vital.spawn("deletion cost", deletion_cost::keep(app.clone(), pod));
+        }
         vital.spawn("expiry", expiry::cut_expired(app.clone()));
         vital.spawn("verification", expiry::verify_again(app.clone()));
         vital.spawn("positions", deliver.clone().watch_positions(chat, redis));

@@ -43,7 +43,7 @@ pub use log::{
     After, Answers, Authority, Draft, LogKeep, LogPage, PageLimit, PostLimits, Posted, REPLY_SUFFIX, Receipt, Take,
     reply_id,
 };
-pub use membership::{NODE_TTL, OwnedSocket, USER_ROOMS_TTL};
+pub use membership::{Load, NODE_TTL, OwnedSocket, USER_ROOMS_TTL};
 pub use questions::{
     Again, Asked, Claim, Ended, Ender, Enqueued, Found, Hold, Holds, Letter, OpenQuestion, Part, Pause, Question,
     QueueCounts, Running, Taken, WorkerSeen,

@@ -5,6 +5,7 @@ mod control;
 mod deliver;
 mod events;
 mod inbox;
+mod leave;
 mod protocol;
 mod reply;
 mod session;
@@ -21,6 +22,7 @@ pub use connect::{ConnectMiddleware, Connected};
 pub use control::{cut, follow_control};
 pub use deliver::Deliver;
 pub use inbox::{Inbox, Job};
+pub use leave::Departure;
 pub use session::{ClientInfo, NodeName, Session};
 pub use transport::{Conn, Transports};
 pub use waiting::{SessionPlace, Waiting};
@@ -32,9 +34,6 @@ use crate::guard::Guard;
 use crate::redis::{Adapter, Bus, Redis};
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::Sampler;
-
-/// Connections of a draining node are closed in steps of this length.
-const SLICE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// A socket of the node's namespace.
 pub type Socket = Arc<socketioxide::socket::Socket<Adapter>>;
@@ -91,39 +90,13 @@ pub struct App {
 impl App {
     /// Closes every socket's transport at once: clients come back by themselves, here or elsewhere.
     pub fn cut_all(&self, reason: &'static str) {
-        for Live { session, socket } in self.live() {
-            let _again = session.note_cut(reason);
-            self.metrics.cuts_total.inc([reason]);
-            self.transports.kill(socket.id);
+        for live in self.live() {
+            self.close(&live, reason);
         }
     }
 
     /// The sockets connected at this moment.
     pub fn live(&self) -> Vec<Live> {
         self.sockets.iter().map(|live| live.value().clone()).collect()
-    }
-
-    /// Closes every socket's transport, spread evenly: clients come back elsewhere by themselves.
-    pub async fn drain(&self, spread: std::time::Duration) {
-        let sockets = self.live();
-        let slices = u32::try_from(spread.as_millis() / SLICE.as_millis())
-            .unwrap_or(u32::MAX)
-            .max(1);
-        let size = sockets.len().div_ceil(slices as usize).max(1);
-        for (index, slice) in sockets.chunks(size).enumerate() {
-            if index > 0 {
-                tokio::time::sleep(SLICE).await;
-            }
-            for Live { session, socket } in slice {
-                let _again = session.note_cut("drain");
-                self.metrics.cuts_total.inc(["drain"]);
-                self.transports.kill(socket.id);
-            }
-            let closed = (index + 1) * size;
-            self.metrics
-                .drain_progress
-                .set(closed.min(sockets.len()) as f64 / sockets.len() as f64);
-        }
-        self.metrics.drain_progress.set(1.0);
     }
 }

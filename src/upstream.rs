@@ -6,6 +6,7 @@
 mod call;
 mod error;
 mod health;
+mod kubernetes;
 mod messages;
 mod rooms;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use call::Call;
 pub use call::Service;
 pub use error::UpstreamError;
 pub use health::ServiceHealth;
+pub use kubernetes::Pod;
 pub use messages::{MessageQuery, RoomMessages};
 pub use rooms::{Participant, RoomInfo};
 pub use tokens::{TokenPair, VerifiedUser};

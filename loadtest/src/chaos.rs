@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
-mod asker;
-mod crowd;
+pub(crate) mod asker;
+pub(crate) mod crowd;
 mod fault;
-mod history;
+pub(crate) mod history;
 mod inject;
-mod member;
+pub(crate) mod member;
 mod options;
 mod reader;
 mod rng;
 mod summary;
-mod verdict;
+pub(crate) mod verdict;
 mod writer;
 
 use asker::Askers;
@@ -27,6 +27,7 @@ use crowd::Crowd;
 use fault::{Fault, Schedule};
 use history::History;
 use inject::Afterwards;
+use member::Habits;
 pub use options::Options;
 pub use rng::Rng;
 use summary::{FaultRecord, Outcome, clock};
@@ -97,10 +98,17 @@ async fn drive(
         settings: &settings,
     };
     let mut deployment = Deployment::start(&plan, binary, dir).await?;
-    let mut crowd = Crowd::start(options, &deployment, seed);
+    let habits = Habits {
+        urls: deployment.nodes.iter().map(|node| node.url.clone()).collect(),
+        ramp: Duration::ZERO,
+        writes_every: (100, 400),
+        patient: false,
+    };
+    let (rooms, members) = (usize::from(options.rooms), usize::from(options.members));
+    let mut crowd = Crowd::start(rooms, members, habits, &deployment.tokens, seed);
     let history = crowd.history.clone();
     let mut askers = Askers::start(&deployment, seed).await?;
-    if !crowd.wait_joined().await {
+    if !crowd.wait_joined(crowd::GIVE_UP).await {
         return Err(HarnessError::Setup(
             "not all members could join before the first fault".into(),
         ));

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 pub mod child;
+pub mod haproxy;
 pub mod logs;
 pub mod plan;
 pub mod proxy;
@@ -240,6 +241,19 @@ impl Deployment {
         let answer = request.send().await.map_err(io::Error::other)?;
         answer.error_for_status().map_err(io::Error::other)?;
         Ok(())
+    }
+
+    /// The sum of a node's metric, whatever its labels; `None` when the node does not answer or has no such metric.
+    pub async fn metric(&self, index: usize, name: &str) -> Option<f64> {
+        let url = format!("{}/metrics", self.nodes[index].ops);
+        let request = self.http.get(url).timeout(Duration::from_secs(2));
+        let page = request.send().await.ok()?.text().await.ok()?;
+        let of_metric = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let values = page.lines().filter(of_metric);
+        let values: Vec<f64> = values
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+            .collect();
+        (!values.is_empty()).then(|| values.iter().sum())
     }
 
     /// A room's messages in the archive, all pages, as JSON objects.

@@ -8,6 +8,7 @@
 //! * [`deployment`] and [`harness`]: processes of its own for a harness, and what it does around a run.
 //! * [`chaos`]: a deployment under seeded faults, judged by the checker.
 //! * [`questions`]: many questions to a model while workers die, each of which has one end.
+//! * [`rollout`]: nodes replaced one after the other behind a real load balancer, and who noticed.
 //! * [`flood`]: a node under attack, and what other clients notice of it.
 
 pub mod chaos;
@@ -18,3 +19,4 @@ pub mod flood;
 pub mod harness;
 pub mod packet;
 pub mod questions;
+pub mod rollout;

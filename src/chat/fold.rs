@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::payload::{Payload, write_field};
-use crate::model::{EventKind, RoomEvent};
+use crate::model::{Epoch, EventKind, RoomEvent};
 
 /// The messages of a span of a room's history.
 #[derive(Debug, Default)]
@@ -27,6 +27,18 @@ pub struct Message {
     pub json: Box<RawValue>,
     /// Whether the archive has it, the log's version of it included.
     pub archived: bool,
+}
+
+impl Message {
+    /// Whether it was written in this epoch.
+    pub fn is_of(&self, epoch: &Epoch) -> bool {
+        #[derive(Deserialize)]
+        struct Written<'a> {
+            #[serde(borrow)]
+            epoch: Cow<'a, str>,
+        }
+        serde_json::from_str::<Written>(self.json.get()).is_ok_and(|written| written.epoch == epoch.as_str())
+    }
 }
 
 #[derive(Deserialize)]
@@ -137,7 +149,7 @@ fn apply_edit(message: &RawValue, edit: &RawValue) -> Option<Box<RawValue>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Epoch, Position};
+    use crate::model::Position;
 
     fn event(seq: u64, kind: EventKind, id: &str, text: &str) -> RoomEvent {
         let json = format!(

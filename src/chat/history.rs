@@ -87,7 +87,7 @@ impl Chat {
         let archived = match missing {
             Missing::Nothing => Vec::new(),
             Missing::Surely(query) => {
-                let (archived, met) = self.ask_archive(room, &query, page.floor, wanted).await?;
+                let (archived, met) = self.ask_archive(room, &query, &page, wanted).await?;
                 recovered &= met;
                 page.more |= !met;
                 // With a hole before the log, an old client gets what is whole.
@@ -97,7 +97,7 @@ impl Chat {
                     Vec::new()
                 }
             }
-            Missing::Perhaps(query) => match self.ask_archive(room, &query, page.floor, wanted).await {
+            Missing::Perhaps(query) => match self.ask_archive(room, &query, &page, wanted).await {
                 Ok((archived, _)) => archived,
                 Err(_) => {
                     recovered = false;
@@ -235,9 +235,10 @@ impl Chat {
         &self,
         room: &RoomId,
         query: &Query,
-        floor: Position,
+        log: &LogPage,
         wanted: Wanted,
     ) -> Result<(Vec<Box<RawValue>>, bool), ChatError> {
+        let floor = log.floor;
         let mut found: Vec<Box<RawValue>> = Vec::new();
         let mut timestamp = query.timestamp;
         let mut oldmessage = query.oldmessage.as_deref();
@@ -255,9 +256,11 @@ impl Chat {
             let progress = reached.is_some_and(|reached| timestamp.is_none_or(|before| reached > before));
             // The raw events of the log follow, so what it has must not come from here too.
             let in_log = |message: &Message| wanted == Wanted::Raw && floor.seq > 0 && message.place.0 > floor.ts;
+            // Said and archived since the log was read: it comes live.
+            let is_to_come = |message: &Message| message.place.1 > log.top.seq && message.is_of(&log.epoch);
             found.extend(
                 page.into_iter()
-                    .filter(|message| !in_log(message))
+                    .filter(|message| !in_log(message) && !is_to_come(message))
                     .map(|message| message.json),
             );
             complete = !query.newer || !progress || reached.is_some_and(|reached| reached >= floor.ts);

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use super::succession::{Succession, write_anew};
 use crate::model::{Scope, UserId};
 use crate::ops::Health;
-use crate::redis::{LEASE_RENEW, RedisError, USER_ROOMS_TTL};
+use crate::redis::{LEASE_RENEW, Load, RedisError, USER_ROOMS_TTL};
 use crate::socket::{App, Inbox, Job, Live};
 
 /// The pace of everything here.
@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// A failover is over sooner, and a node that every other would follow into unreadiness helps nobody.
 const UNREADY_AFTER: Duration = Duration::from_secs(5);
 /// How often the node's liveness is renewed: several times within its life.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often lists are retried and caches swept.
 const FLUSH: Duration = Duration::from_secs(5);
 /// How often counts of messages are written: other nodes know by then what a user took here.
@@ -66,7 +66,7 @@ pub async fn keep(app: Arc<App>, health: Health) {
         // The frozen process is the dangerous one: liveness first, also right after an outage.
         if heartbeat.elapsed() >= HEARTBEAT && connected {
             heartbeat = Instant::now();
-            beat(&app).await;
+            beat(&app, &health).await;
             succession.look(&app, &health).await;
         }
         if counted.elapsed() >= COUNTS && connected {
@@ -106,8 +106,8 @@ pub async fn keep(app: Arc<App>, health: Health) {
 
 /// Renews the node's liveness. A node whose liveness had expired is being reaped: it takes a new name and writes all its
 /// sockets anew.
-async fn beat(app: &Arc<App>) {
-    match app.redis.renew_node(&app.node.get()).await {
+async fn beat(app: &Arc<App>, health: &Health) {
+    match app.redis.renew_node(&app.node.get(), load(app, health)).await {
         Ok(true) => return,
         Ok(false) => {}
         Err(error) => {
@@ -127,10 +127,18 @@ async fn beat(app: &Arc<App>) {
     }
     let name = app.node.renew();
     tracing::warn!(node = %name, sockets = app.sockets.len(), "this node's liveness had expired: writing everything anew");
-    if let Err(error) = app.redis.announce_node(&name).await {
+    if let Err(error) = app.redis.announce_node(&name, load(app, health)).await {
         tracing::warn!(%error, "not announced");
     }
     write_anew(app);
+}
+
+/// What this node says of itself.
+fn load(app: &App, health: &Health) -> Load {
+    Load {
+        sockets: app.sockets.len(),
+        is_draining: health.is_draining(),
+    }
 }
 
 /// Removes what is left under a name that expired; `false` while another node is at it.

@@ -3,7 +3,7 @@
 use fred::prelude::*;
 use fred::types::{ClusterHash, CustomCommand};
 
-use super::keys::{self, BANS, NODES};
+use super::keys::{self, BANS};
 use super::{OwnedSocket, Redis, RedisError};
 use crate::model::{Scope, UnixMs};
 
@@ -56,15 +56,7 @@ impl Redis {
 
     /// The nodes that live. What another one still owns is about to be removed.
     pub async fn live_nodes(&self) -> Result<Vec<String>, RedisError> {
-        let client = self.any()?;
-        let mut live = Vec::new();
-        let known: Vec<String> = client.zrange(NODES, 0, -1, None, false, None, false).await?;
-        for node in known {
-            if client.exists::<i64, _>(keys::node_alive(&node)).await? > 0 {
-                live.push(node);
-            }
-        }
-        Ok(live)
+        Ok(self.loads().await?.into_iter().map(|(node, _)| node).collect())
     }
 
     /// Shows every socket of a node to `visit`; one may come twice.

@@ -57,6 +57,22 @@ pub struct OwnedSocket {
     pub since: UnixMs,
 }
 
+/// What a node tells the others with its liveness.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Its sockets.
+    pub sockets: usize,
+    /// Whether it goes away.
+    #[serde(rename = "draining", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_draining: bool,
+}
+
+impl Load {
+    fn written(self) -> Result<String, RedisError> {
+        serde_json::to_string(&self).map_err(|_| RedisError::Unexpected("load of a node"))
+    }
+}
+
 impl Redis {
     /// Writes a socket's rooms; `traces` is all that may be there afterwards. Repeating it is harmless.
     pub async fn register_socket(
@@ -180,7 +196,7 @@ impl Redis {
     }
 
     /// Announces a node that was not there before.
-    pub async fn announce_node(&self, node: &str) -> Result<(), RedisError> {
+    pub async fn announce_node(&self, node: &str, load: Load) -> Result<(), RedisError> {
         let client = self.any()?;
         let () = client
             .zadd(NODES, None, None, false, false, (now_score(), node))
@@ -188,7 +204,7 @@ impl Redis {
         let () = client
             .set(
                 keys::node_alive(node),
-                "1",
+                load.written()?,
                 Some(Expiration::PX(ms(NODE_TTL))),
                 None,
                 false,
@@ -198,12 +214,12 @@ impl Redis {
     }
 
     /// Renews a node's liveness; `false` when it had expired, and others may be removing what the node owned.
-    pub async fn renew_node(&self, node: &str) -> Result<bool, RedisError> {
+    pub async fn renew_node(&self, node: &str, load: Load) -> Result<bool, RedisError> {
         let client = self.any()?;
         let renewed: Option<String> = client
             .set(
                 keys::node_alive(node),
-                "1",
+                load.written()?,
                 Some(Expiration::PX(ms(NODE_TTL))),
                 Some(SetOptions::XX),
                 false,
@@ -216,6 +232,27 @@ impl Redis {
             .zadd(NODES, None, None, false, false, (now_score(), node))
             .await?;
         Ok(true)
+    }
+
+    /// The nodes that live, with what they say of themselves; `None` for one that says nothing that could be read.
+    pub async fn loads(&self) -> Result<Vec<(String, Option<Load>)>, RedisError> {
+        let client = self.any()?;
+        let known: Vec<String> = client.zrange(NODES, 0, -1, None, false, None, false).await?;
+        let pipeline = client.pipeline();
+        for node in &known {
+            let () = pipeline.get(keys::node_alive(node)).await?;
+        }
+        if known.is_empty() {
+            return Ok(Vec::new());
+        }
+        let written: Vec<Option<String>> = pipeline.all().await?;
+        let live = known
+            .into_iter()
+            .zip(written)
+            .filter_map(|(node, load)| Some((node, load?)));
+        Ok(live
+            .map(|(node, load)| (node, serde_json::from_str(&load).ok()))
+            .collect())
     }
 
     /// Nodes that have not been seen for longer than a node may be silent.

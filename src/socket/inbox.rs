@@ -123,6 +123,12 @@ impl Inbox {
         state.bytes = 0;
     }
 
+    /// The number of the last job when none waits and none is at work.
+    pub fn rests_after(&self) -> Option<u64> {
+        let state = self.lock();
+        (!state.running && state.jobs.is_empty()).then_some(state.taken)
+    }
+
     /// Notes that nobody knows whether an event of this room was stored.
     pub fn note_doubt(&self, room: &RoomId) {
         let mut state = self.lock();

@@ -24,6 +24,8 @@ pub mod event {
     pub const SECURITY_NOTICE: &str = "security:notice";
     /// Continuity of a room cannot be proven.
     pub const SYNC_LOST: &str = "sync:lost";
+    /// The node goes away, or has too many.
+    pub const SERVER_DRAIN: &str = "server:drain";
 }
 
 /// A failed event: as an ack, or as `errorMessage` with the event's name.

@@ -145,7 +145,7 @@ metrics! {
         "sum by (reason) (rate(roomcast_refusals_total[5m]))";
     /// Connections cut by reason. `slow` and `lagging` did not read, `sync_lost` may have missed something, `unreadable`,
     /// `silent` and `cut_off` are faults of Redis.
-    cuts_total: Labelled<1> = "roomcast_cuts_total" ["reason" = ["blocked", "auth_expired", "slow", "lagging", "sync_lost", "unreadable", "silent", "cut_off", "drain"]],
+    cuts_total: Labelled<1> = "roomcast_cuts_total" ["reason" = ["blocked", "auth_expired", "slow", "lagging", "sync_lost", "unreadable", "silent", "cut_off", "drain", "rebalance"]],
         "sum by (reason) (rate(roomcast_cuts_total[5m]))";
     /// Events of clients by event and result: `ok`, or the code of the error.
     events_total: Labelled<2> = "roomcast_events_total" ["event" = EVENTS, "result" = EVENT_RESULTS],
@@ -206,8 +206,21 @@ metrics! {
     shadowed_total: Labelled<1> = "roomcast_shadowed_total" ["rule" = rules()], "sum by (rule) (increase(roomcast_shadowed_total[1h]))";
     /// Whether the guard cannot ask Redis: limits and bans known here hold, handshakes are refused.
     guard_degraded: IntGauge = "roomcast_guard_degraded", "sum(roomcast_guard_degraded)";
-    /// How far this node's drain has come: the share of its connections that are closed; 0 while it does not drain.
+    /// How far this node's drain has come: the share of its sockets that are gone; 0 while it does not drain.
     drain_progress: Gauge = "roomcast_drain_progress_ratio", "roomcast_drain_progress_ratio > 0";
+    /// Sockets that a draining node has yet to part with; 0 while it does not drain.
+    drain_sockets: IntGauge = "roomcast_drain_sockets", "sum(roomcast_drain_sockets)";
+    /// Sockets that this node has sent away, because it ends or has more than its share, by how they went: `left` by themselves,
+    /// mostly upon `server:drain`, or `closed` by the node.
+    departures_total: Labelled<2> = "roomcast_departures_total" ["reason" = ["drain", "rebalance"], "end" = ["left", "closed"]],
+        "sum by (reason, end) (rate(roomcast_departures_total[5m]))";
+    /// Live nodes, as this node sees them; each shows about the same.
+    live_nodes: Known<0> = "roomcast_live_nodes", "max(roomcast_live_nodes)";
+    /// This node's sockets divided by the mean of all live nodes. Well above 1 it sends some away, unless ROOMCAST_REBALANCE_PER_MINUTE
+    /// is 0; then it does not look either.
+    load_ratio: Known<0> = "roomcast_load_ratio", "max by (instance) (roomcast_load_ratio)";
+    /// Whether this node has given up balancing until a node comes or goes, because the sockets that it sends away come back to it.
+    rebalance_futile: IntGauge = "roomcast_rebalance_futile", "max(roomcast_rebalance_futile)";
     /// Sockets of dead nodes whose traces were removed.
     reaped_sockets_total: IntCounter = "roomcast_reaped_sockets_total", "sum(increase(roomcast_reaped_sockets_total[1h]))";
     /// Open questions to the model of the whole cluster. `ready` could be answered now and wait for a worker (what to scale by),

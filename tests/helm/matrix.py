@@ -44,6 +44,8 @@ MATRIX = {
     "tokens checked by the service": merged(
         SERVICES, {"settings": {"AUTH_MODE": "http"}, "redis": {"url": "redis://r:6379"}}
     ),
+    "emptiest node first": merged(example("production"), {"nodes": {"podDeletionCost": True}}),
+    "emptiest trial node first": merged(example("trial"), {"nodes": {"podDeletionCost": True}}),
     "load balancer": merged(example("trial"), {"service": {
         "type": "LoadBalancer", "sessionAffinity": "ClientIP", "externalTrafficPolicy": "Local",
         "annotations": {"example.org/lb": "nlb"}}}),

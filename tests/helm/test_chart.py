@@ -44,11 +44,24 @@ def test_pods_may_do_nothing_they_need_not(objects):
         security = spec["securityContext"]
         assert security["runAsNonRoot"] and security["runAsUser"] > 0, name
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert spec["automountServiceAccountToken"] is False and spec["enableServiceLinks"] is False, name
+        assert spec["enableServiceLinks"] is False, name
+        # Only a node that writes its pod's deletion cost has something to ask.
+        asks = any(variable["name"] == "ROOMCAST_POD" for variable in spec["containers"][0].get("env", []))
+        assert spec["automountServiceAccountToken"] is asks, name
         for container in spec["containers"]:
             security = container["securityContext"]
             assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"], name
             assert security["capabilities"] == {"drop": ["ALL"]}, name
+
+
+def test_only_nodes_that_write_their_deletion_cost_may_patch_pods(objects):
+    asking = [item for item, spec in pods(objects) if spec["automountServiceAccountToken"]]
+    assert all(item["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] == "node" for item in asking)
+    roles = [item for item in objects if item["kind"] == "Role"]
+    assert [role["rules"] for role in roles] == [[{"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]}]] * len(asking)
+    for binding in (item for item in objects if item["kind"] == "RoleBinding"):
+        account = asking[0]["spec"]["template"]["spec"]["serviceAccountName"]
+        assert binding["roleRef"]["name"] == roles[0]["metadata"]["name"] and binding["subjects"][0]["name"] == account
 
 
 def test_pods_have_resources_and_those_that_last_have_probes(objects):
@@ -126,7 +139,8 @@ def test_every_variable_is_a_setting(objects, settings):
         for container in spec["containers"]:
             for variable in container.get("env", []):
                 name = variable["name"].removesuffix("_FILE")
-                assert settings[name]["secret"], variable
+                if name not in ("POD_NAME", "POD_NAMESPACE", "ROOMCAST_POD"):
+                    assert settings[name]["secret"], variable
 
 
 def test_files_named_to_roomcast_are_mounted(objects):
@@ -138,7 +152,7 @@ def test_files_named_to_roomcast_are_mounted(objects):
         for mount in container.get("volumeMounts", []):
             files = volumes[mount["name"]].get("secret", {}).get("items", [])
             there |= {f"{mount['mountPath']}/{file['path']}" for file in files}
-        named = {variable["value"] for variable in container.get("env", [])}
+        named = {variable["value"] for variable in container.get("env", []) if variable["name"].endswith("_FILE")}
         named |= {value for name, value in config.items() if name.endswith("_FILE")}
         assert named == there, item["metadata"]["name"]
 

@@ -1,19 +1,25 @@
 """The plain manifests in k8s/: what kustomize makes of them is what the chart makes."""
 import base64
 import copy
+import os
 import re
 
 import pytest
 import yaml
 
 from conftest import BIN, BINARY, ROOT, VERSIONS, example, of_kind, pods, render, run, validate
+from matrix import merged
 
 # Which example each overlay is.
 OVERLAYS = {"local": "trial", "production": "production"}
 
 
 def kustomize(overlay):
-    said = run(BIN / "kubectl", "kustomize", ROOT / "k8s/overlays" / overlay)
+    return kustomize_folder(ROOT / "k8s/overlays" / overlay)
+
+
+def kustomize_folder(folder):
+    said = run(BIN / "kubectl", "kustomize", folder)
     assert said.returncode == 0, said.stderr
     assert not said.stderr, said.stderr
     return list(yaml.safe_load_all(said.stdout))
@@ -71,6 +77,25 @@ def test_chart_and_manifests_agree(overlay, objects):
     assert made.keys() == wanted.keys()
     for key, item in wanted.items():
         assert made[key] == item, key
+
+
+def test_the_component_does_what_the_chart_does_by_a_value(tmp_path):
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    to_k8s = os.path.relpath((ROOT / "k8s").resolve(), overlay.resolve())
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump({
+        "namespace": "roomcast",
+        "resources": [f"{to_k8s}/overlays/production"],
+        "components": [f"{to_k8s}/components/pod-deletion-cost"],
+    }))
+    made = common(kustomize_folder(overlay))
+    wanted = common(render(merged(example("production"), {"nodes": {"podDeletionCost": True}}), name="roomcast"))
+    for kind, name in (("Deployment", "roomcast-node"), ("Role", "roomcast-node"), ("RoleBinding", "roomcast-node")):
+        one, other = made[kind, name], wanted[kind, name]
+        for item in (one, other):
+            for subject in item.get("subjects", []):
+                assert subject.pop("namespace")
+        assert one == other, kind
 
 
 def test_everything_is_in_one_namespace_that_is_restricted(objects):

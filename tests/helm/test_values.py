@@ -108,6 +108,8 @@ def check_config(values, folder):
     given = next((item["stringData"] for item in of_kind(objects, "Secret")), {})
     stand_ins = {"REDIS_URL": "redis://127.0.0.1:1", "JWT_SECRET": "s3cret-s3cret-s3cret"}
     for variable in node["containers"][0].get("env", []):
+        if not variable["name"].endswith("_FILE"):
+            continue
         name = pathlib.Path(variable["value"]).name
         value = given.get(name, stand_ins.get(name, "s3cret"))
         (folder / name).write_text(with_nobody_there(value) if name == "REDIS_URL" else value)

@@ -192,3 +192,44 @@ async fn archive_that_is_full_refuses_messages_until_it_drains() {
     let fresh = world.connect(0, 4).await;
     assert_eq!(join(&fresh, "room-0").await.len(), stored + 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_archived_while_somebody_joins_comes_once() {
+    let world = World::start(1).await;
+    let _worker = world.worker().await;
+    let (writer, _) = world.joined(0, 0, "room-0").await;
+    // A log that is empty may be the end of a long history, so both ask the archive.
+    world.services.fail("/api/messages/get-messages", Switchable::Held);
+    let joining = [world.connect(0, 4).await, proto2(&world, 0, 8).await];
+    let acks = joining.each_ref().map(|client| {
+        let ack = client.emit_ack_later("join", &json!({"roomID": "room-0"}));
+        ack.unwrap()
+    });
+    until("both have read the log", Duration::from_secs(2), || async {
+        world.services.held() == 2
+    })
+    .await;
+    send(&writer, "room-0", "meanwhile").await;
+    // Not by the services, whose answers are held: by what is left to be saved.
+    until("it is archived", Duration::from_secs(2), || async {
+        let waiting = world.redis.cli(&["--scan", "--pattern", "rc:*:archive"]).await;
+        match waiting.first() {
+            Some(stream) => world.redis.cli(&["XLEN", stream]).await == ["0"],
+            None => true,
+        }
+    })
+    .await;
+    world.services.heal();
+    for ack in acks {
+        assert_eq!(ack.await.unwrap().0[0]["ok"], true);
+    }
+    send(&writer, "room-0", "afterwards").await;
+    for client in &joining {
+        let previous = client.expect("previousMessages").await.unwrap();
+        let mut seen = numbers(&previous[0], "seq");
+        while seen.last() != Some(&2) {
+            seen.push(client.expect("message").await.unwrap()[0]["seq"].as_u64().unwrap());
+        }
+        assert_eq!(seen, [1, 2]);
+    }
+}

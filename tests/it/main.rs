@@ -5,7 +5,9 @@
 mod architecture;
 mod bad_input;
 mod chat;
+mod deletion_cost;
 mod delivery;
+mod drain;
 mod durability;
 mod expiry;
 mod floor;

@@ -278,7 +278,10 @@ async fn many_bans_and_sockets_are_counted_in_full_and_shown_in_part() {
         };
         redis.register_socket("elsewhere", &socket, &socket).await.unwrap();
     }
-    redis.announce_node("elsewhere").await.unwrap();
+    redis
+        .announce_node("elsewhere", roomcast::redis::Load::default())
+        .await
+        .unwrap();
     run(&world, &["ban", "add", "198.18.0.0/15"]).await;
 
     let table = run(&world, &["ban", "list", "--kind", "ip", "--limit", "2"]).await;

@@ -34,7 +34,7 @@ checksum/secrets: {{ $root.Values.secrets.values | toJson | sha256sum }}
 {{- $component := index . 1 -}}
 {{- $values := index . 2 -}}
 serviceAccountName: {{ include "roomcast.serviceAccountName" $root }}
-automountServiceAccountToken: false
+automountServiceAccountToken: {{ and (eq $component "node") $root.Values.nodes.podDeletionCost }}
 # The variables that Kubernetes makes of Services look like settings: ROOMCAST_PORT, REDIS_PORT.
 enableServiceLinks: false
 {{- with $root.Values.imagePullSecrets }}
@@ -80,11 +80,20 @@ topologySpreadConstraints:
 envFrom:
   - configMapRef:
       name: {{ include "roomcast.fullname" $root }}-settings
-{{- with $keys }}
+{{- $knowsPod := and (eq (index . 1) "node") $root.Values.nodes.podDeletionCost }}
+{{- if or $keys $knowsPod }}
 env:
-  {{- range . }}
+  {{- range $keys }}
   - name: {{ . }}_FILE
     value: /etc/roomcast/secrets/{{ . }}
+  {{- end }}
+  {{- if $knowsPod }}
+  - name: POD_NAMESPACE
+    valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+  - name: POD_NAME
+    valueFrom: {fieldRef: {fieldPath: metadata.name}}
+  - name: ROOMCAST_POD
+    value: $(POD_NAMESPACE)/$(POD_NAME)
   {{- end }}
 {{- end }}
 {{- end }}

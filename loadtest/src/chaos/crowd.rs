@@ -8,16 +8,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::history::History;
-use super::member::{Member, Profile, Suffer};
-use super::options::Options;
+use super::member::{Habits, Member, Profile, Suffer};
 use super::rng::Rng;
-use crate::deployment::Deployment;
 use crate::deployment::child::wait_until;
 
 /// Within this time after the healing a new message must reach everybody.
 pub const CONVERGE_MAX: Duration = Duration::from_secs(10);
 /// How much longer is waited, to say how long it really took.
-const GIVE_UP: Duration = Duration::from_secs(60);
+pub const GIVE_UP: Duration = Duration::from_secs(60);
 /// Orders to one client that wait; more would be for a client that is offline already.
 const SUFFER_AHEAD: usize = 2;
 
@@ -32,20 +30,19 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Lets all members connect; member *i* is `user<i>`.
-    pub fn start(options: &Options, deployment: &Deployment, seed: u64) -> Self {
-        let rooms = usize::from(options.rooms);
-        let count = rooms * usize::from(options.members);
+    /// Lets all members connect, so many in each room; member *i* is `user<i>`.
+    pub fn start(rooms: usize, members: usize, habits: Habits, tokens: &[String], seed: u64) -> Self {
+        let count = rooms * members;
+        let habits = Arc::new(habits);
         let profiles: Vec<_> = (0..count).map(|index| profile(index, rooms)).collect();
         let names = profiles.iter().map(|profile| name(profile, rooms)).collect();
         let history = Arc::new(History::new(rooms, names));
-        let urls = Arc::new(deployment.nodes.iter().map(|node| node.url.clone()).collect::<Vec<_>>());
         let (mut suffer, mut tasks) = (Vec::new(), JoinSet::new());
-        for (profile, token) in profiles.iter().zip(&deployment.tokens) {
+        for (profile, token) in profiles.iter().zip(tokens) {
             let (sender, receiver) = mpsc::channel(SUFFER_AHEAD);
             suffer.push(sender);
             let rng = Rng::new(seed ^ (profile.index as u64 + 1));
-            let member = Member::new(history.clone(), profile.clone(), urls.clone(), token, receiver, rng);
+            let member = Member::new(history.clone(), profile.clone(), habits.clone(), token, receiver, rng);
             tasks.spawn(member.run());
         }
         Self {
@@ -57,9 +54,9 @@ impl Crowd {
     }
 
     /// Waits until everybody is in their room.
-    pub async fn wait_joined(&self) -> bool {
+    pub async fn wait_joined(&self, limit: Duration) -> bool {
         let members = &self.history.members;
-        wait_until(GIVE_UP, async || {
+        wait_until(limit, async || {
             members.iter().all(|member| member.joined.load(Ordering::Relaxed))
         })
         .await

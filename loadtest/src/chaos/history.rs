@@ -53,6 +53,24 @@ impl MemberState {
     }
 }
 
+/// The end of a member's connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Gone {
+    /// When it ended, since the start of the run.
+    pub lost_at: Duration,
+    /// Whether the member left because it was told to, at the moment it was given.
+    pub left: bool,
+}
+
+/// An end and the connection after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Return {
+    /// The end.
+    pub gone: Gone,
+    /// When the member was connected again, since the start of the run.
+    pub back_at: Duration,
+}
+
 /// What happened, for the summary.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -66,6 +84,8 @@ pub struct Tally {
     pub received: AtomicU64,
     /// Connections made after the first.
     pub reconnects: AtomicU64,
+    /// Attempts to connect that failed.
+    pub refused: AtomicU64,
     /// `sync:lost` received.
     pub sync_lost: AtomicU64,
 }
@@ -84,6 +104,7 @@ pub struct History {
     probe: AtomicU64,
     checker: Mutex<Checker>,
     findings: Mutex<Vec<(u64, String)>>,
+    returns: Mutex<Vec<Return>>,
     start: Instant,
 }
 
@@ -114,6 +135,7 @@ impl History {
             // A legacy reader may get again, once after a reconnect, what it has.
             checker: Mutex::new(Checker::new(Mode::Legacy)),
             findings: Mutex::default(),
+            returns: Mutex::default(),
             start: Instant::now(),
         }
     }
@@ -144,6 +166,20 @@ impl History {
     /// Everything found so far, with its time in Unix ms.
     pub fn findings(&self) -> Vec<(u64, String)> {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that a member is connected again.
+    pub fn note_return(&self, gone: Gone) {
+        let back_at = self.elapsed();
+        let mut returns = self.returns.lock().unwrap_or_else(PoisonError::into_inner);
+        returns.push(Return { gone, back_at });
+    }
+
+    /// Those whose connection ended after this time of the run.
+    pub fn returns_since(&self, since: Duration) -> Vec<Return> {
+        let returns = self.returns.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = returns.iter().filter(|one| one.gone.lost_at >= since);
+        since.copied().collect()
     }
 
     /// Notes that we keep a member from reading, or no longer.

@@ -29,6 +29,8 @@ pub enum End {
     Lost,
     /// We cut it, for this long.
     Offline(Duration),
+    /// The node asked to go elsewhere, and the moment has come.
+    SentAway,
 }
 
 /// A message object, as far as it matters here.
@@ -68,6 +70,8 @@ pub struct Reader {
     /// Whether a page may repeat what is seen already.
     repeats: bool,
     sent_cursor: bool,
+    /// When the node wants it to leave.
+    leave_at: Option<Instant>,
     /// Whether the present connection ever was in the room.
     pub was_joined: bool,
 }
@@ -84,13 +88,14 @@ impl Reader {
             pages: 0,
             repeats: false,
             sent_cursor: false,
+            leave_at: None,
             was_joined: false,
         }
     }
 
     /// A new connection stands.
     pub fn connected(&mut self, again: bool) {
-        (self.pages, self.repeats) = (0, false);
+        (self.pages, self.repeats, self.leave_at) = (0, false, None);
         let (name, room) = self.names();
         let mut checker = self.history.checker();
         if again {
@@ -149,6 +154,7 @@ impl Reader {
                     retry_at = None;
                     joining = self.join(client);
                 }
+                () = until(self.leave_at), if self.leave_at.is_some() && resume_at.is_none() => return End::SentAway,
                 () = until(resume_at), if resume_at.is_some() => {
                     resume_at = None;
                     client.resume_reading();
@@ -224,7 +230,16 @@ impl Reader {
                 self.history.checker().tail_lost(name, room);
                 true
             }
-            "security:notice" => {
+            // Legacy clients know nothing of it, and are not told.
+            "server:drain" if self.profile.proto2 => {
+                let drain: Value = event.arg(0).unwrap_or_default();
+                match drain["afterMs"].as_u64() {
+                    Some(after) => self.leave_at = Some(Instant::now() + Duration::from_millis(after)),
+                    None => self.find(&format!("was told {}", event.raw())),
+                }
+                false
+            }
+            "server:drain" | "security:notice" => {
                 self.find(&format!("was told {}", event.raw()));
                 false
             }

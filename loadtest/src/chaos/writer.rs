@@ -36,17 +36,20 @@ pub struct Writer {
     history: Arc<History>,
     profile: Profile,
     rng: Rng,
+    /// The shortest and the longest pause, ms.
+    pace: (u64, u64),
     written: u64,
     outbox: VecDeque<Outgoing>,
 }
 
 impl Writer {
     /// Has written nothing.
-    pub fn new(history: Arc<History>, profile: &Profile, rng: Rng) -> Self {
+    pub fn new(history: Arc<History>, profile: &Profile, pace: (u64, u64), rng: Rng) -> Self {
         Self {
             history,
             profile: profile.clone(),
             rng,
+            pace,
             written: 0,
             outbox: VecDeque::new(),
         }
@@ -71,7 +74,7 @@ impl Writer {
                 sleep(if loud {
                     self.rng.millis(15, 25)
                 } else {
-                    self.rng.millis(100, 400)
+                    self.rng.millis(self.pace.0, self.pace.1)
                 })
                 .await;
                 self.compose(&state.name, loud);

@@ -127,6 +127,12 @@ impl Process {
         }
     }
 
+    /// Asks it to end and tells how it did; `None` when it had to be killed after `limit`.
+    pub async fn drain(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        self.signal("TERM").await?;
+        self.wait(limit).await
+    }
+
     /// Waits until it has ended by itself; `None` when it had to be killed after `limit`.
     pub async fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let Some(mut child) = self.child.take() else {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use roomcast::model::UserId;
-use roomcast::redis::OwnedSocket;
+use roomcast::redis::{Load, OwnedSocket};
 
 use super::op::{ROOMS, USERS};
 use super::server::Server;
@@ -98,12 +98,12 @@ impl Model {
         let redis = server.redis.clone();
         match act {
             Act::Announce(node) => {
-                redis.announce_node(NODES[*node]).await.unwrap();
+                redis.announce_node(NODES[*node], Load::default()).await.unwrap();
                 self.alive.insert(*node);
                 self.known.insert(*node);
             }
             Act::Renew(node) => {
-                let renewed = redis.renew_node(NODES[*node]).await.unwrap();
+                let renewed = redis.renew_node(NODES[*node], Load::default()).await.unwrap();
                 prop_assert_eq!(renewed, self.alive.contains(node));
             }
             Act::Stall(node) => {

@@ -1,6 +1,7 @@
 //! The reference services, behind a front that can fail on demand.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,17 +26,28 @@ pub enum Switchable {
     Garbage,
     /// Does not answer.
     Hang,
+    /// Answers as it should, but only after [`Services::heal`].
+    Held,
     /// Answers as it should, without this field.
     Without(&'static str),
 }
 
 type Faults = Arc<Mutex<Vec<(String, Switchable)>>>;
 
+/// What the front knows.
+#[derive(Clone, Default)]
+struct Front {
+    faults: Faults,
+    /// Calls that are held.
+    held: Arc<AtomicUsize>,
+    router: Router,
+}
+
 /// The services of a test.
 pub struct Services {
     address: SocketAddr,
-    backend: Backend,
-    faults: Faults,
+    _backend: Backend,
+    front: Front,
     stop: CancellationToken,
     _folder: tempfile::TempDir,
 }
@@ -56,8 +68,11 @@ impl Services {
         let address = listener.local_addr().unwrap();
         let mut services = Self {
             address,
-            backend,
-            faults: Faults::default(),
+            front: Front {
+                router: backend.router(),
+                ..Front::default()
+            },
+            _backend: backend,
             stop: CancellationToken::new(),
             _folder: folder,
         };
@@ -67,8 +82,7 @@ impl Services {
 
     fn serve(&mut self, listener: TcpListener) {
         self.stop = CancellationToken::new();
-        let state = (self.faults.clone(), self.backend.router());
-        let router = Router::new().fallback(front).with_state(state);
+        let router = Router::new().fallback(front).with_state(self.front.clone());
         let stopped = self.stop.clone().cancelled_owned();
         tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await });
     }
@@ -79,12 +93,17 @@ impl Services {
 
     /// Calls whose path begins with `path` fail like this, until another fault of theirs or [`Self::heal`].
     pub fn fail(&self, path: &str, fault: Switchable) {
-        self.faults.lock().unwrap().push((path.to_owned(), fault));
+        self.front.faults.lock().unwrap().push((path.to_owned(), fault));
     }
 
     /// Everything works again.
     pub fn heal(&self) {
-        self.faults.lock().unwrap().clear();
+        self.front.faults.lock().unwrap().clear();
+    }
+
+    /// Calls that wait for [`Self::heal`].
+    pub fn held(&self) -> usize {
+        self.front.held.load(Ordering::Relaxed)
     }
 
     /// Logs a user in.
@@ -125,7 +144,8 @@ impl Drop for Services {
     }
 }
 
-async fn front(State((faults, router)): State<(Faults, Router)>, request: Request<Body>) -> Response {
+async fn front(State(front): State<Front>, request: Request<Body>) -> Response {
+    let Front { faults, held, router } = front;
     let path = request.uri().path();
     let fault = faults
         .lock()
@@ -143,6 +163,14 @@ async fn front(State((faults, router)): State<(Faults, Router)>, request: Reques
             let mut answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
             answer.as_object_mut().unwrap().remove(field);
             (parts.status, axum::Json(answer)).into_response()
+        }
+        Some(Switchable::Held) => {
+            held.fetch_add(1, Ordering::Relaxed);
+            while !faults.lock().unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            held.fetch_sub(1, Ordering::Relaxed);
+            router.oneshot(request).await.into_response()
         }
         Some(Switchable::Hang) => {
             tokio::time::sleep(Duration::from_secs(60)).await;
