@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use roomcast::node::Node;
 use serde_json::{Value, json};
 
 use super::{SOON, cut_soon, get, listed, request};
@@ -128,9 +129,13 @@ async fn admin_api_is_closed_without_the_token_and_names_mistakes() {
     }
     assert_eq!(get(&world, "bans").await.1["total"], 0);
 
-    let closed = World::with(1, &[("ROOMCAST_ADMIN_TOKEN", "")]).await;
+    let mut config = world.config();
+    config.admin_token = None;
+    let closed = Node::start(config).await.unwrap();
+    closed.ready().await.unwrap();
     for (method, path) in routes {
-        let (status, _) = request(closed.nodes[0].ops_address, method, path, "admin", json!({})).await;
+        let (status, _) = request(closed.ops_address, method, path, "admin", json!({})).await;
         assert_eq!(status, 404, "{method} {path}");
     }
+    closed.stop().await;
 }
