@@ -55,6 +55,7 @@ for (const transport of ['websocket', 'polling']) test(`a node killed under the 
 test('Redis killed and started again: what was written meanwhile waits and arrives once', async (t) => {
   const { room, writer, reader } = await pair(t);
   await writer.send(room, { message: 'before' });
+  await until('its event has come', () => writer.pending(room).length === 0);
   await world.redis.kill();
   const sent = numbers(20).map((message) => writer.send(room, { message }));
   assert.equal(writer.pending(room).length, 20);
