@@ -49,8 +49,9 @@ endif
 fuzz: packages ## the fuzz targets for longer; SECONDS= each
 	BOLERO_RANDOM_TEST_TIME_MS=$(or $(SECONDS),60)000 $(CARGO) test --lib fuzz:: -- --nocapture
 
-modes: packages $(VENV)/.installed ## every integration test on Sentinel, Cluster, TLS and Valkey
+modes: build $(VENV)/.installed ## every integration test on Sentinel, Cluster, TLS and Valkey, and the official client on Cluster
 	TEST_VALKEY_SERVER=$(VALKEY) tests/it/modes.sh sentinel cluster tls valkey
+	node tests/e2e/run.mjs --binary $(TARGET)/debug/roomcast --cluster --without outage-redis
 
 e2e: build ## end-to-end tests with the official client
 	node tests/e2e/run.mjs --binary $(TARGET)/debug/roomcast

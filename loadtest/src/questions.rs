@@ -61,6 +61,9 @@ pub struct Options {
     /// Time between two faults of workers on average, ms; 0 = none
     #[arg(long, default_value_t = 4000)]
     pub fault_every: u64,
+    /// Give the workers no model: every question is refused once it is taken, and what is left is what the queue costs
+    #[arg(long, conflicts_with_all = ["words", "pause"])]
+    pub no_model: bool,
     /// Hold the workers until all questions are asked, and measure how fast they are answered then
     #[arg(long)]
     pub backlog: bool,
@@ -95,13 +98,10 @@ async fn drive(options: &Options, seed: u64, binary: &Path, dir: &Path, say: Say
         words: options.words,
         pause: Duration::from_millis(options.pause),
     };
-    let model = Model::start(pace).await?;
-    let settings = [
-        ("GUARD_ALLOW", "127.0.0.0/8"),
-        ("GPT_BASE_URL", model.url.as_str()),
-        // One of them may have all questions for a while.
-        ("GPT_PARALLEL", "32"),
-    ];
+    let model = if options.no_model { None } else { Some(Model::start(pace).await?) };
+    // One of them may have all questions for a while.
+    let mut settings = vec![("GUARD_ALLOW", "127.0.0.0/8"), ("GPT_PARALLEL", "32")];
+    settings.extend(model.as_ref().map(|model| ("GPT_BASE_URL", model.url.as_str())));
     let plan = Plan {
         topology: options.topology,
         durability: Durability::Memory,
@@ -158,7 +158,7 @@ async fn drive(options: &Options, seed: u64, binary: &Path, dir: &Path, say: Say
         ledgers.push(done.map_err(io::Error::other)??);
     }
     let cost = Cost::now(&deployment, &workers).since(&cost);
-    let report = Report::new(&ledgers, &model, took, cost, faults);
+    let report = Report::new(&ledgers, model.as_ref(), took, cost, faults);
     report.print(seed);
     for worker in &mut workers {
         worker.process.terminate(Duration::from_secs(10)).await?;

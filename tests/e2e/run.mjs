@@ -2,7 +2,7 @@
 // Starts Redis, the reference backend, two nodes and a worker, runs the tests against them and stops everything.
 //
 //   node tests/e2e/run.mjs --binary target/debug/roomcast [--only <name pattern>] [--without <file>]
-//     [--concurrency N] [--keep] [file ...]
+//     [--cluster] [--concurrency N] [--keep] [file ...]
 
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -24,6 +24,7 @@ const { values: options, positionals } = parseArgs({
     only: { type: 'string' },
     without: { type: 'string', multiple: true, default: [] },
     concurrency: { type: 'string', default: String(FILES_AT_ONCE) },
+    cluster: { type: 'boolean', default: false },
     keep: { type: 'boolean', default: false },
   },
 });
@@ -54,6 +55,7 @@ function testFiles() {
 const dir = mkdtempSync(join(tmpdir(), 'roomcast-e2e-'));
 process.env.ROOMCAST_E2E_BINARY = binary;
 process.env.ROOMCAST_E2E_DIR = dir;
+if (options.cluster) process.env.ROOMCAST_E2E_CLUSTER = 'yes';
 const { startWorld, describeWorld } = await import('./lib/world.mjs');
 
 let world;

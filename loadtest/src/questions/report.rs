@@ -62,7 +62,7 @@ pub struct Report {
 
 impl Report {
     /// Judges what all members saw.
-    pub fn new(ledgers: &[Ledger], model: &Model, took: Duration, cost: Cost, faults: u32) -> Self {
+    pub fn new(ledgers: &[Ledger], model: Option<&Model>, took: Duration, cost: Cost, faults: u32) -> Self {
         let mut report = Self {
             questions: 0,
             ends: BTreeMap::new(),
@@ -86,7 +86,8 @@ impl Report {
             report.taken_over.extend(question.taken_over);
             // A later generation's first word is another one.
             let first = question.first_piece.filter(|(_, generation)| *generation == 1);
-            if let (Some((told, _)), Some(begun), None) = (first, model.begun(&question.key), question.taken_over) {
+            let begun = model.and_then(|model| model.begun(&question.key));
+            if let (Some((told, _)), Some(begun), None) = (first, begun, question.taken_over) {
                 report.first_piece.push(told.saturating_duration_since(begun));
             }
         }
@@ -123,6 +124,9 @@ impl Report {
             ("the reply, after the question's ack", &self.whole),
             ("taken over, after the last sign of the worker before", &self.taken_over),
         ] {
+            if times.is_empty() {
+                continue;
+            }
             println!(
                 "{what}: p50 {:.1} ms, p95 {:.1} ms, max {:.1} ms ({})",
                 ms(times, 0.5),

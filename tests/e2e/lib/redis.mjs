@@ -32,8 +32,18 @@ function readReply(text, at) {
   }
 }
 
-/** One command on a connection of its own. */
-export function redis(port, ...command) {
+/** One command on a connection of its own; on a cluster to the server that has its key, whichever is asked. */
+export async function redis(port, ...command) {
+  try {
+    return await send(port, command);
+  } catch (error) {
+    const moved = /^MOVED \d+ .*:(\d+)$/.exec(error.message);
+    if (!moved) throw error;
+    return send(Number(moved[1]), command);
+  }
+}
+
+function send(port, command) {
   return new Promise((resolve, reject) => {
     const socket = connect({ port, host: '127.0.0.1' });
     let text = '';

@@ -7,6 +7,7 @@ import { startModel } from './model.mjs';
 import { Child, freePort } from './process.mjs';
 import { startProxy } from './proxy.mjs';
 import { redis } from './redis.mjs';
+import { until, within } from './wait.mjs';
 
 export const JWT_SECRET = 'an-end-to-end-secret-of-enough-bytes';
 export const APP = 'VisionApp/1.0';
@@ -15,14 +16,38 @@ export const ADMIN_TOKEN = 'an-end-to-end-admin-token-of-enough-bytes';
 /** Refused acts after which a session is blocked. */
 export const STRIKES = 20;
 
-const { ROOMCAST_E2E_BINARY, ROOMCAST_E2E_DIR } = process.env;
+const { ROOMCAST_E2E_BINARY, ROOMCAST_E2E_DIR, ROOMCAST_E2E_CLUSTER } = process.env;
+/** The fewest that `redis-cli --cluster create` makes a cluster of. */
+const PRIMARIES = 3;
 
 const answers = async (url) => (await fetch(url, { signal: AbortSignal.timeout(2_000) })).ok;
 
-async function startRedis(world) {
-  const args = ['--port', world.redisPort, '--bind', '127.0.0.1', '--dir', world.dir, '--save', '', '--appendonly', 'yes'];
-  const child = new Child({ name: 'redis', dir: world.dir, command: 'redis-server', args });
-  return child.ready(async () => (await redis(world.redisPort, 'PING')) === 'PONG');
+async function startRedis(world, { name = 'redis', port = world.redisPort, dir = world.dir, more = [] } = {}) {
+  const args = ['--port', port, '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--appendonly', 'yes', ...more];
+  const child = new Child({ name, dir: world.dir, command: 'redis-server', args });
+  return child.ready(async () => (await redis(port, 'PING')) === 'PONG');
+}
+
+/** Three primaries, of which `world.redisPort` is one. */
+async function startCluster(world, keep) {
+  const ports = [world.redisPort];
+  while (ports.length < PRIMARIES) ports.push(await freePort());
+  for (const [index, port] of ports.entries()) {
+    const dir = join(world.dir, `primary-${index}`);
+    mkdirSync(dir);
+    const more = ['--cluster-enabled', 'yes', '--cluster-port', await freePort()];
+    await keep(startRedis(world, { name: `redis-${index}`, port, dir, more }));
+  }
+  const addresses = ports.map((port) => `127.0.0.1:${port}`);
+  const args = ['--cluster', 'create', ...addresses, '--cluster-yes'];
+  const created = new Child({ name: 'redis-cluster', dir: world.dir, command: 'redis-cli', args });
+  const { code } = await within('the cluster is created', created.exited, 30_000);
+  if (code !== 0) throw new Error(`no cluster\n${created.tail()}`);
+  for (const port of ports) {
+    await until(`primary ${port} knows the others`, async () => (await redis(port, 'CLUSTER', 'INFO')).includes('cluster_state:ok'), 20_000);
+  }
+  const [first, ...others] = addresses;
+  world.redisUrl = `redis-cluster://${first}?${others.map((other) => `node=${other}`).join('&')}`;
 }
 
 async function startBackend(world) {
@@ -42,7 +67,7 @@ async function startBackend(world) {
 
 function settings(world) {
   return {
-    REDIS_URL: `redis://127.0.0.1:${world.redisPort}`,
+    REDIS_URL: world.redisUrl,
     AUTH_URL: world.proxy,
     API_URL: world.proxy,
     JWT_SECRET,
@@ -90,7 +115,7 @@ async function startWorker(world, name = 'worker') {
   return child.ready(() => answers(`http://127.0.0.1:${opsPort}/readyz`));
 }
 
-/** A world of one's own, for faults that would hit other tests. */
+/** A world of one's own, for faults that would hit other tests; on a cluster where the runner was told so. */
 export async function startWorld(name) {
   mkdirSync(ROOMCAST_E2E_DIR, { recursive: true });
   const world = {
@@ -111,7 +136,12 @@ export async function startWorld(name) {
     await world.modelServer?.stop();
   };
   try {
-    world.redis = await keep(startRedis(world));
+    if (ROOMCAST_E2E_CLUSTER) {
+      await startCluster(world, keep);
+    } else {
+      world.redis = await keep(startRedis(world));
+      world.redisUrl = `redis://127.0.0.1:${world.redisPort}`;
+    }
     world.backend = await keep(startBackend(world));
     world.proxyServer = await startProxy({ port: await freePort(), target: `http://127.0.0.1:${world.backendPort}` });
     world.proxy = world.proxyServer.url;
@@ -132,8 +162,8 @@ export async function startWorld(name) {
 }
 
 /** What another process needs to know of a world. */
-export function describeWorld({ dir, redisPort, backendPort, proxy, model, nodes }) {
-  return JSON.stringify({ dir, redisPort, backendPort, proxy, model, nodes: nodes.map(({ url, port, opsPort }) => ({ url, port, opsPort })) });
+export function describeWorld({ dir, redisPort, redisUrl, backendPort, proxy, model, nodes }) {
+  return JSON.stringify({ dir, redisPort, redisUrl, backendPort, proxy, model, nodes: nodes.map(({ url, port, opsPort }) => ({ url, port, opsPort })) });
 }
 
 /** The world that the runner has started for all test files. */
