@@ -8,6 +8,7 @@ pub mod provider;
 mod queue;
 mod room_prompts;
 pub mod scripted;
+mod summary;
 mod why;
 pub mod window;
 mod words;

@@ -25,6 +25,7 @@ mod script;
 mod sentinel;
 mod sharded;
 mod spending;
+mod summaries;
 mod watched;
 
 pub use adapter::{Adapter, AdapterLink};
@@ -49,6 +50,7 @@ pub use questions::{
     QueueCounts, Running, Taken, WorkerSeen,
 };
 pub use spending::{Budgets, Purse, Spent};
+pub use summaries::Summary;
 
 /// A duration as scripts and expiries take it.
 fn ms(duration: std::time::Duration) -> i64 {

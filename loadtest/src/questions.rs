@@ -98,7 +98,11 @@ async fn drive(options: &Options, seed: u64, binary: &Path, dir: &Path, say: Say
         words: options.words,
         pause: Duration::from_millis(options.pause),
     };
-    let model = if options.no_model { None } else { Some(Model::start(pace).await?) };
+    let model = if options.no_model {
+        None
+    } else {
+        Some(Model::start(pace).await?)
+    };
     // One of them may have all questions for a while.
     let mut settings = vec![("GUARD_ALLOW", "127.0.0.0/8"), ("GPT_PARALLEL", "32")];
     settings.extend(model.as_ref().map(|model| ("GPT_BASE_URL", model.url.as_str())));

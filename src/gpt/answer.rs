@@ -1,5 +1,7 @@
 //! One answer: the prompt, the model's pieces told to the room as they come, and exactly one end.
 
+mod summarise;
+
 use std::sync::Arc;
 use std::time::Duration;
 

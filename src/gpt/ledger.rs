@@ -71,6 +71,15 @@ impl Ledger {
 
     /// Settles a call that has ended with `result` after `text`. Where Redis does not take it, the log has it.
     pub(super) async fn settle(&self, claim: &Claim, call: &Call, text: &str, result: &str) {
+        self.settle_for(claim, call, text, result, false).await;
+    }
+
+    /// As [`Self::settle`], of a call for the room's summary.
+    pub(super) async fn settle_summary(&self, claim: &Claim, call: &Call, text: &str) {
+        self.settle_for(claim, call, text, "summary", true).await;
+    }
+
+    async fn settle_for(&self, claim: &Claim, call: &Call, text: &str, result: &str, summary: bool) {
         let (prompt, completion) = call
             .reported
             .unwrap_or_else(|| (call.prompt as u64, self.counter.count(text) as u64));
@@ -82,6 +91,7 @@ impl Ledger {
             reported: call.reported.is_some(),
             took: call.asked.elapsed(),
             result,
+            summary,
         };
         let mut failure = None;
         for attempt in 0..TRIES {
@@ -110,6 +120,7 @@ impl Ledger {
             reported: false,
             took: Duration::ZERO,
             result: "lost",
+            summary: false,
         };
         self.enter(&claim.question, &spent).await
     }

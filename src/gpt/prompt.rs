@@ -6,10 +6,11 @@ use serde_json::value::RawValue;
 
 use super::provider::Prompt;
 use super::room_prompts::RoomPrompts;
-use super::window::{Ask, TokenCounter, choose};
+use super::summary::ToSummarise;
+use super::window::{Ask, TokenCounter, choose, left_out};
 use crate::config::Config;
 use crate::model::{Position, RoomEvent, RoomId};
-use crate::redis::{After, PageLimit, Question, Redis, RedisError, Take};
+use crate::redis::{After, LogPage, PageLimit, Question, Redis, RedisError, Summary, Take};
 
 /// Events of a room that may become part of a prompt.
 const HISTORY_MAX: usize = 200;
@@ -28,6 +29,8 @@ pub struct Prompter {
     rooms: RoomPrompts,
     context_tokens: usize,
     max_tokens: u32,
+    /// Tokens of a room's summary; 0: there is none.
+    summary_tokens: u32,
     counter: Arc<TokenCounter>,
     /// Where the last prompt of a room began.
     starts: moka::sync::Cache<RoomId, String>,
@@ -49,6 +52,7 @@ impl Prompter {
             rooms,
             context_tokens: config.gpt_context_tokens as usize,
             max_tokens: config.gpt_max_tokens,
+            summary_tokens: config.gpt_summary_tokens,
             counter: Arc::new(TokenCounter::new()),
             starts: moka::sync::Cache::new(STARTS_MAX),
         }
@@ -61,15 +65,9 @@ impl Prompter {
 
     /// The room's newest messages up to the question, as a prompt; `None` where nothing is asked any more.
     pub(super) async fn prompt(&self, question: &Question) -> Result<Option<Asked>, RedisError> {
-        let newest = self.redis.read_log(
-            &question.room,
-            After::Start,
-            Take::Newest,
-            PageLimit::events(HISTORY_MAX),
-            false,
-        );
-        let (page, of_room) = tokio::join!(newest, self.rooms.of(&question.room));
-        let mut events = page?.events;
+        let room = &question.room;
+        let (page, summary, of_room) = tokio::join!(self.newest(room), self.summary(room), self.rooms.of(room));
+        let (mut events, summary) = (page?.events, summary?);
         let asked: Option<Position> = question.id.parse().ok();
         if let Some(asked) = asked.filter(|asked| events.first().is_some_and(|first| first.position > *asked)) {
             // So much was said since that it is not among the newest.
@@ -99,6 +97,7 @@ impl Prompter {
             room: &room,
             question: asked,
             start: start.as_deref(),
+            summary: summary.as_ref().map(|summary| &*summary.text),
             budget: self.context_tokens,
         };
         let Some(window) = choose(&ask, &self.counter) else {
@@ -114,5 +113,33 @@ impl Prompter {
             },
             tokens: window.tokens,
         }))
+    }
+
+    async fn newest(&self, room: &RoomId) -> Result<LogPage, RedisError> {
+        let limit = PageLimit::events(HISTORY_MAX);
+        self.redis
+            .read_log(room, After::Start, Take::Newest, limit, false)
+            .await
+    }
+
+    async fn summary(&self, room: &RoomId) -> Result<Option<Summary>, RedisError> {
+        if self.summary_tokens == 0 {
+            return Ok(None);
+        }
+        self.redis.summary(room).await
+    }
+
+    /// What is to be added to the room's summary; `None` where nothing is, or rooms have none.
+    pub(super) async fn to_summarise(&self, room: &RoomId) -> Result<Option<ToSummarise>, RedisError> {
+        let start = self.starts.get(room).filter(|_| self.summary_tokens > 0);
+        let Some(start) = start else { return Ok(None) };
+        let (page, base) = tokio::join!(self.newest(room), self.summary(room));
+        let (page, base) = (page?, base?);
+        let known = page.top.seq;
+        let messages = (self.fold)(page.events);
+        let messages: Vec<&RawValue> = messages.iter().map(|message| &**message).collect();
+        let after = base.as_ref().map_or(0, |base| base.seq);
+        let left_out = left_out(&messages, &start, after, self.context_tokens, &self.counter);
+        Ok(left_out.map(|left_out| ToSummarise::new(left_out, base, known, self.summary_tokens, &self.counter)))
     }
 }

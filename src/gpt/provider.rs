@@ -49,6 +49,18 @@ pub struct Turn {
     pub text: String,
 }
 
+impl Turn {
+    /// The turn as a line of a conversation that is told, not had.
+    pub(super) fn as_line(&self) -> String {
+        let who = match self.role {
+            Role::System => "operator",
+            Role::Assistant => "assistant",
+            Role::User => self.name.as_deref().unwrap_or("somebody"),
+        };
+        format!("{who}: {}\n", self.text)
+    }
+}
+
 /// What a model is asked; model and temperature come from the settings.
 #[derive(Debug, Clone)]
 pub struct Prompt {

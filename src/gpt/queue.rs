@@ -80,6 +80,8 @@ pub struct Queue {
     paused: Mutex<Option<Pause>>,
     held: Mutex<HashMap<String, Held>>,
     tracker: TaskTracker,
+    /// What nobody waits for ends with this.
+    stopping: CancellationToken,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,6 +111,7 @@ impl Queue {
             paused: Mutex::default(),
             held: Mutex::default(),
             tracker: TaskTracker::new(),
+            stopping: CancellationToken::new(),
         })
     }
 
@@ -150,6 +153,7 @@ impl Queue {
     }
 
     fn hand_over(&self) {
+        self.stopping.cancel();
         for held in lock(&self.held).values() {
             held.interrupt(Interrupt::Stopping);
         }
@@ -291,21 +295,28 @@ impl Queue {
             let result = outcome.as_ref().map_or("failed", |outcome| outcome.as_str());
             queue.metrics.gpt_attempts_total.inc([result]);
             trace::note(&Span::current(), "roomcast.result", result);
-            if let Err(error) = outcome {
+            if let Err(error) = &outcome {
                 tracing::warn!(job, %error, "an answer was interrupted");
                 queue.give_back(&claim).await;
             }
-            let mut held = lock(&queue.held);
-            // This worker may have taken over from itself.
-            if held
-                .get(&job)
-                .is_some_and(|held| held.running.generation == claim.generation)
-            {
-                held.remove(&job);
+            queue.let_go(&job, claim.generation);
+            // Also where there is nothing to do it costs a look at the room, which nobody waits for.
+            if matches!(outcome, Ok(Outcome::Ended)) {
+                let summary = queue.answerer.summarise(&claim);
+                queue.stopping.run_until_cancelled(summary).await;
             }
             drop(slot);
         };
         self.tracker.spawn(answer.instrument(span));
+    }
+
+    /// The answer under this claim is over.
+    fn let_go(&self, job: &str, generation: u64) {
+        let mut held = lock(&self.held);
+        // This worker may have taken over from itself.
+        if held.get(job).is_some_and(|held| held.running.generation == generation) {
+            held.remove(job);
+        }
     }
 
     /// Hands a question over that a failure of Redis interrupted, once Redis is back; after a lease it is taken over anyway.

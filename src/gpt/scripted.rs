@@ -20,6 +20,7 @@
 //! | `html` | a reply full of markup |
 //! | `control` | a reply with control characters between and in its words |
 //! | `system` | the reply is the system prompt |
+//! | `prompt` | the reply is everything the model is told, message by message |
 //! | `no usage` | the tokens are not told |
 //! | `page` | status 200 and a web page, as of a gateway's login |
 //! | `length`, `filter` | the reply ends with that reason |
@@ -121,6 +122,10 @@ async fn complete(State(model): State<ScriptedModel>, headers: HeaderMap, Json(r
     if script.content == script::Content::System {
         let system = request.messages.iter().find(|message| message.role == "system");
         script.text = system.map(|message| message.content.clone()).unwrap_or_default();
+    }
+    if script.content == script::Content::Prompt {
+        let told: Vec<&str> = request.messages.iter().map(|message| &*message.content).collect();
+        script.text = told.join("\n");
     }
     if script.once && calls.into_value() > 1 {
         script = script.plain();

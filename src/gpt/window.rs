@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::provider::{Role, Turn};
+use crate::model::Seq;
 pub use tokens::TokenCounter;
 
 /// What endpoints add to each message for its role and its borders, in tokens.
@@ -28,6 +29,8 @@ pub struct Ask<'a> {
     pub question: &'a RawValue,
     /// The start of the room's last prompt.
     pub start: Option<&'a str>,
+    /// What was said before, in few words.
+    pub summary: Option<&'a str>,
     /// Tokens the prompt may have.
     pub budget: usize,
 }
@@ -46,6 +49,8 @@ pub struct Window {
 /// A message as it is in a prompt.
 struct Line<'a> {
     id: Cow<'a, str>,
+    /// 0 in what was archived before messages had numbers.
+    seq: Seq,
     turn: Turn,
 }
 
@@ -72,13 +77,19 @@ pub fn choose(ask: &Ask<'_>, counter: &TokenCounter) -> Option<Window> {
         name: None,
         text: ask.system.to_owned(),
     });
-    let fixed = count(&question.turn, counter) + system.as_ref().map_or(0, |turn| count(turn, counter));
+    let summary = ask.summary.map(summary_turn);
+    let before: Vec<Turn> = system.into_iter().chain(summary).collect();
+    let fixed = before
+        .iter()
+        .chain([&question.turn])
+        .map(|turn| count(turn, counter))
+        .sum();
     let first = first_line(&lines, ask, fixed, counter);
     let lines = lines.split_off(first);
 
     let tokens = fixed + lines.iter().map(|line| count(&line.turn, counter)).sum::<usize>();
     let start = lines.first().unwrap_or(&question).id.to_string();
-    let turns = system
+    let turns = before
         .into_iter()
         .chain(lines.into_iter().chain([question]).map(|line| line.turn))
         .collect();
@@ -87,6 +98,48 @@ pub fn choose(ask: &Ask<'_>, counter: &TokenCounter) -> Option<Window> {
         start: Some(start),
         tokens,
     })
+}
+
+/// What was said in a room and is in no prompt any more.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// A line for each message, with its author.
+    pub text: String,
+    /// Number of the newest.
+    pub seq: Seq,
+    /// Tokens of the text.
+    pub tokens: usize,
+}
+
+/// The messages before the one at which the room's prompts begin and after the one numbered `after`: of more than `budget`
+/// tokens the newest.
+pub fn left_out(room: &[&RawValue], start: &str, after: Seq, budget: usize, counter: &TokenCounter) -> Option<LeftOut> {
+    let lines: Vec<Line<'_>> = room.iter().filter_map(|json| read(json)).collect();
+    let end = lines.iter().position(|line| line.id == start)?;
+    let lines = lines[..end].iter().filter(|line| line.seq > after);
+    let seq = lines.clone().map(|line| line.seq).max()?;
+    let (mut texts, mut tokens) = (Vec::new(), 0);
+    for line in lines.rev() {
+        let text = line.turn.as_line();
+        let more = counter.count(&text);
+        if tokens + more > budget {
+            break;
+        }
+        tokens += more;
+        texts.push(text);
+    }
+    texts.reverse();
+    let text = texts.concat();
+    Some(LeftOut { text, seq, tokens })
+}
+
+/// What was said before, as a turn. It is made of what members wrote, so it must not speak as the operator does.
+fn summary_turn(summary: &str) -> Turn {
+    Turn {
+        role: Role::User,
+        name: None,
+        text: format!("(What was said before, in short: {summary})"),
+    }
 }
 
 /// The index of the first line that is in the prompt; lines before it are not counted, a long room costs nothing.
@@ -118,6 +171,8 @@ fn first_line(lines: &[Line<'_>], ask: &Ask<'_>, fixed: usize, counter: &TokenCo
 struct Head<'a> {
     #[serde(borrow)]
     id: Cow<'a, str>,
+    #[serde(default)]
+    seq: Seq,
     #[serde(borrow, default)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
@@ -139,6 +194,7 @@ fn read<'a>(json: &'a RawValue) -> Option<Line<'a>> {
     };
     Some(Line {
         id: head.id,
+        seq: head.seq,
         turn: Turn {
             role,
             name,

@@ -122,6 +122,11 @@ impl Keys {
         self.room_key(room, "gpt")
     }
 
+    /// Summary of what was said in the room before what a prompt holds.
+    pub fn gpt_summary(self, room: &RoomId) -> String {
+        self.room_key(room, "summary")
+    }
+
     /// Lease of the worker that archives the partition.
     pub fn archive_lease(self, partition: u16) -> String {
         format!("rc:{{p{partition}}}:archive:lease")
@@ -262,8 +267,9 @@ pub fn gpt_spent_by_room(room: &RoomId) -> String {
 }
 
 /// Mark of a call of the model whose tokens are counted.
-pub fn gpt_settled(job: &str, generation: u64) -> String {
-    format!("rc:{{gpt}}:settled:{job}:{generation}")
+pub fn gpt_settled(job: &str, generation: u64, summary: bool) -> String {
+    let suffix = if summary { ":summary" } else { "" };
+    format!("rc:{{gpt}}:settled:{job}:{generation}{suffix}")
 }
 
 /// Liveness of a node; expires when the node does not renew it.

@@ -189,6 +189,7 @@ impl Redis {
             keys.archive_bytes(partition),
             keys.gpt_outbox(partition),
             keys.gpt_parts(room),
+            keys.gpt_summary(room),
         ];
         let mut args: Vec<Value> = Vec::with_capacity(6 + drafts.len() * 11);
         args.push(room.as_str().into());
@@ -323,7 +324,13 @@ impl Redis {
     pub async fn delete_room(&self, room: &RoomId) -> Result<(), RedisError> {
         let keys = &self.keys;
         let partition = keys.partition(room.as_str());
-        let key_names = vec![keys.log(room), keys.meta(room), keys.gone(room), keys.active(partition)];
+        let key_names = vec![
+            keys.log(room),
+            keys.meta(room),
+            keys.gone(room),
+            keys.active(partition),
+            keys.gpt_summary(room),
+        ];
         let args = vec![room.as_str().into(), millis(TOMBSTONE_TTL)];
         let _done: Value = self
             .call_for_room(room, &self.scripts.delete_room, key_names, args)

@@ -70,6 +70,7 @@ scripts! {
     gpt_resume after gpt;
     gpt_worker after gpt;
     gpt_settle after gpt;
+    gpt_summary;
     gpt_figures after gpt;
     gcra_take after ban gcra;
     reap;

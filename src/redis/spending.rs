@@ -55,13 +55,15 @@ pub struct Spent<'a> {
     pub took: Duration,
     /// How it ended.
     pub result: &'a str,
+    /// Whether it was for the room's summary instead of the reply.
+    pub summary: bool,
 }
 
 impl Redis {
     /// Counts a call for its user and its room, and records it where `records` are kept; `false` when that was done before.
     pub async fn settle_call(&self, question: &Question, spent: &Spent<'_>, records: u32) -> Result<bool, RedisError> {
         let key_names = vec![
-            keys::gpt_settled(&question.job(), spent.generation),
+            keys::gpt_settled(&question.job(), spent.generation, spent.summary),
             keys::gpt_spent_by_user(&question.user),
             keys::gpt_spent_by_room(&question.room),
             GPT_USAGE.to_owned(),

@@ -245,6 +245,10 @@ metrics! {
     gpt_replies_total: Labelled<1> = "roomcast_gpt_replies_total" ["result" = ["ok", "partial", "cancelled", "deadline", "room_busy", "user_busy", "queue_full",
         "budget", "stalled", "unconfigured", "provider_unavailable", "rate_limited", "unauthorized", "context_too_long", "bad_stream", "timeout", "too_large", "refused"]],
         "sum by (result) (rate(roomcast_gpt_replies_total[5m]))";
+    /// Summaries of rooms (`GPT_SUMMARY_TOKENS`), by what became of them: `stale` is one whose messages changed while it was written,
+    /// `unusable` one that is empty or far too long.
+    gpt_summaries_total: Labelled<1> = "roomcast_gpt_summaries_total" ["result" = ["ok", "stale", "unusable", "timeout", "failed"]],
+        "sum by (result) (rate(roomcast_gpt_summaries_total[1h]))";
     /// How long a question waited from being queued to being claimed, without the time of pauses.
     gpt_wait_seconds: Histogram = "roomcast_gpt_wait_seconds" in MODEL_SECONDS,
         "histogram_quantile(0.95, sum by (le) (rate(roomcast_gpt_wait_seconds_bucket[5m])))";

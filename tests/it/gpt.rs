@@ -5,6 +5,7 @@ mod crashes;
 mod gate;
 mod lag;
 mod limits;
+mod summary;
 
 use std::time::Duration;
 

@@ -129,7 +129,7 @@ fn words(script: &Script) -> Vec<String> {
         Content::Huge => return vec!["x".repeat(HUGE_WORD); HUGE / HUGE_WORD],
         Content::Html => HTML.to_owned(),
         Content::Control => CONTROL.to_owned(),
-        Content::System => script.text.clone(),
+        Content::System | Content::Prompt => script.text.clone(),
         Content::Echo if script.text.is_empty() => "You asked nothing.".to_owned(),
         Content::Echo => format!("You asked: {}", script.text),
     };

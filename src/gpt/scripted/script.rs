@@ -30,6 +30,7 @@ pub(super) enum Content {
     Html,
     Control,
     System,
+    Prompt,
 }
 
 /// The commands of a question, and its text after them.
@@ -121,6 +122,7 @@ impl Script {
             ("html", None) => self.content = Content::Html,
             ("control", None) => self.content = Content::Control,
             ("system", None) => self.content = Content::System,
+            ("prompt", None) => self.content = Content::Prompt,
             ("no usage", None) => self.counts = false,
             ("length", None) => self.finish = "length",
             ("filter", None) => self.finish = "content_filter",

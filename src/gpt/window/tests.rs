@@ -13,6 +13,7 @@ fn ask(room: &[Box<RawValue>], question: usize, start: Option<&str>, budget: usi
         room: &room,
         question: room[question],
         start,
+        summary: None,
         budget,
     };
     let window = choose(&ask, &TokenCounter::new()).unwrap();
@@ -90,6 +91,7 @@ fn what_has_no_text_is_left_out_and_an_edited_question_counts_as_edited() {
         system: "",
         room: &room,
         question: &asked,
+        summary: None,
         start: None,
         budget: 1000,
     };
@@ -146,4 +148,47 @@ fn a_start_that_is_gone_is_no_fault() {
     let room = talk(5);
     let (texts, _) = ask(&room, 4, Some("deleted"), 1000);
     assert_eq!(texts.len(), 5);
+}
+
+#[test]
+fn what_is_left_out_goes_from_the_summary_to_the_window() {
+    let room = talk(9);
+    let room: Vec<&RawValue> = room.iter().map(AsRef::as_ref).collect();
+    let counter = TokenCounter::new();
+    let out = left_out(&room, "70-7", 3, 1000, &counter).unwrap();
+    assert_eq!(
+        (out.text.as_str(), out.seq),
+        (
+            "kim: word word word 4\nkim: word word word 5\nassistant: word word word 6\n",
+            6
+        )
+    );
+    assert_eq!(left_out(&room, "70-7", 6, 1000, &counter), None);
+    assert_eq!(left_out(&room, "of before", 3, 1000, &counter), None);
+    // Of more than fits the newest.
+    let newest = left_out(&room, "70-7", 0, out.tokens, &counter).unwrap();
+    assert_eq!(newest, out);
+}
+
+#[test]
+fn summary_stands_before_the_messages_and_takes_of_their_room() {
+    let room = talk(9);
+    let room: Vec<&RawValue> = room.iter().map(AsRef::as_ref).collect();
+    let mut ask = Ask {
+        system: "Be brief.",
+        room: &room,
+        question: room[7],
+        summary: None,
+        start: None,
+        budget: 90,
+    };
+    let without = choose(&ask, &TokenCounter::new()).unwrap();
+    ask.summary = Some("a boat left for the islands and came back at the turn of the tide with nobody in it");
+    let with = choose(&ask, &TokenCounter::new()).unwrap();
+    assert_eq!((with.turns[1].role, with.turns[1].name.as_ref()), (Role::User, None));
+    assert!(with.turns[1].text.contains("a boat left"));
+    assert!(
+        with.tokens <= 90 && with.turns.len() - 1 < without.turns.len(),
+        "{with:?}"
+    );
 }

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 log  2 meta  3 gone (ids of deleted messages)  4 archive of the partition  5 active rooms of the partition
 --       6 live channel  7 size of the archive, bytes  8 outbox of questions to the model
---       9 replies of the room that are being written  10.. idempotency keys
+--       9 replies of the room that are being written  10 summary of the room  11.. idempotency keys
 -- ARGV  1 room  2 log cap, events  3 archive cap, bytes  4 idempotency TTL ms  5 PUBLISH or SPUBLISH  6 number of events
 --       then per event: 1 JSON prefix (an object without its closing brace)  2 kind  3 user  4 target id or ''
 --       5 authority: '' = the author only, 'owner' = any message, 'checked' = author checked against the archive
@@ -24,7 +24,7 @@ local OUTBOX_MAX = 10000                      -- questions that wait for a worke
 local ENTRY_BYTES = 100                       -- what an archive entry takes beside its JSON; trim_archive counts the same
 
 local log, meta, gone, archive, active, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local archive_bytes, outbox, replies = KEYS[7], KEYS[8], KEYS[9]
+local archive_bytes, outbox, replies, summary = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local room_id, log_cap, archive_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local idem_ttl, publish, count = ARGV[4], ARGV[5], tonumber(ARGV[6])
 if #ARGV ~= 6 + count * 11 then return redis.error_reply('ERR post: wrong number of arguments') end
@@ -40,7 +40,8 @@ if waiting == 0 and backlog ~= 0 then
   backlog = 0
 end
 local outbox_len = redis.call('XLEN', outbox)
-for n = 10, #KEYS do redis.call('STRLEN', KEYS[n]) end
+for n = 11, #KEYS do redis.call('STRLEN', KEYS[n]) end
+redis.call('HLEN', summary)
 local room = open_room(log, meta)
 
 local function authorise(target, user, authority)
@@ -62,6 +63,14 @@ local function authorise(target, user, authority)
   return 'ok'
 end
 
+-- What was taken back or put right must not live on in the summary, nor in one that is being written.
+local function forget(target, seq)
+  redis.call('HSET', meta, 'changed', seq)
+  local covered = tonumber(redis.call('HGET', summary, 'seq') or '0')
+  local changed = tonumber(string.match(target, '^%d+%-(%d+)') or '0')
+  if changed <= covered then redis.call('DEL', summary) end
+end
+
 local results = { room.epoch }
 local posted = false
 for n = 1, count do
@@ -69,7 +78,7 @@ for n = 1, count do
   local prefix, kind, user, target = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
   local authority, idem, hash, trace = ARGV[base + 5], tonumber(ARGV[base + 6]), ARGV[base + 7], ARGV[base + 8]
   local refusal, own_id, generation = ARGV[base + 9], ARGV[base + 10], ARGV[base + 11]
-  local idem_key = idem > 0 and KEYS[9 + idem] or nil
+  local idem_key = idem > 0 and KEYS[10 + idem] or nil
   local status = 'ok'
   local known = idem_key and redis.call('GET', idem_key)
   if known then
@@ -111,6 +120,7 @@ for n = 1, count do
         redis.call('PUBLISH', 'rc:{gpt}:asked', '') -- wakes the workers, on a cluster those of every server
         outbox_len = outbox_len + 1
       end
+      if target ~= '' then forget(target, seq) end
       if kind == 'delete' then
         redis.call('ZADD', gone, ts, target)
         redis.call('ZREMRANGEBYRANK', gone, 0, -GONE_MAX - 1)

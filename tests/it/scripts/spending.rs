@@ -128,6 +128,7 @@ impl Call {
             reported: true,
             took: Duration::from_millis(7),
             result: "ok",
+            summary: false,
         }
     }
 }
