@@ -7,6 +7,7 @@
 //! * [`checker`]: given what was sent, acked, logged and received, names every broken promise.
 //! * [`deployment`] and [`harness`]: processes of its own for a harness, and what it does around a run.
 //! * [`chaos`]: a deployment under seeded faults, judged by the checker.
+//! * [`fleet`]: thousands of sockets at a set rate, which check what arrives.
 //! * [`questions`]: many questions to a model while workers die, each of which has one end.
 //! * [`rollout`]: nodes replaced one after the other behind a real load balancer, and who noticed.
 //! * [`flood`]: a node under attack, and what other clients notice of it.
@@ -15,6 +16,7 @@ pub mod chaos;
 pub mod checker;
 pub mod client;
 pub mod deployment;
+pub mod fleet;
 pub mod flood;
 pub mod harness;
 pub mod packet;

@@ -1,0 +1,126 @@
+//! Messages at a set rate, whatever the server does: each is due at its own moment, and late ones count from there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
+
+use super::Fleet;
+use super::member::Member;
+use crate::chaos::Rng;
+
+/// How often the pacer looks what is due.
+const TICK: Duration = Duration::from_millis(1);
+/// Sends that may wait for their sockets at once; beyond it they are counted as refused.
+const WAITING_MAX: usize = 10_000;
+
+/// What is said.
+#[derive(Clone, Copy, Debug)]
+pub struct Talk {
+    /// Messages a second, of all together.
+    pub rate: f64,
+    /// For how long.
+    pub lasts: Duration,
+    /// Bytes of a message's text.
+    pub bytes: usize,
+    /// Whether messages come at random (Poisson) instead of evenly.
+    pub poisson: bool,
+    /// Seed of what is random.
+    pub seed: u64,
+}
+
+impl Fleet {
+    /// Lets members write, one after the other in a shuffled order, until the time is over.
+    ///
+    /// A socket that does not take its message holds up nobody: it waits apart, and its message counts from when it was due.
+    pub async fn talk(&self, talk: Talk) {
+        let mut writers: Vec<&Arc<Member>> = self.writers.iter().map(|index| &self.members[*index]).collect();
+        if writers.is_empty() || talk.rate <= 0.0 {
+            return;
+        }
+        let mut rng = Rng::new(talk.seed);
+        for index in (1..writers.len()).rev() {
+            writers.swap(index, rng.below(index + 1));
+        }
+        let mut gaps = Gaps {
+            even: 1.0 / talk.rate,
+            poisson: talk.poisson,
+            rng,
+        };
+        let waiting = Arc::new(Semaphore::new(WAITING_MAX));
+        let (began, epoch) = (Instant::now(), self.tally.clock.now());
+        let (mut due, mut next) = (gaps.next(), 0);
+        while due < talk.lasts.as_secs_f64() {
+            while due <= began.elapsed().as_secs_f64() && due < talk.lasts.as_secs_f64() {
+                let writer = writers[next % writers.len()].clone();
+                next += 1;
+                let meant = epoch + (due * 1e6) as u64;
+                due += gaps.next();
+                match waiting.clone().try_acquire_owned() {
+                    Ok(place) => self.send_apart(writer, meant, talk.bytes, place).await,
+                    Err(_) => self.tally.refused("not sent: too many sends wait"),
+                }
+            }
+            sleep_until(Instant::now() + TICK).await;
+        }
+    }
+
+    async fn send_apart(
+        &self,
+        writer: Arc<Member>,
+        meant: u64,
+        bytes: usize,
+        place: tokio::sync::OwnedSemaphorePermit,
+    ) {
+        let tally = self.tally.clone();
+        let mut send = Box::pin(async move {
+            if writer.send(meant, bytes).await.is_err() {
+                tally.refused("not sent: not connected");
+            }
+            drop(place);
+        });
+        // Nearly always the socket takes it at once; a task of its own is for the others.
+        if futures::poll!(send.as_mut()).is_pending() {
+            tokio::spawn(send);
+        }
+    }
+}
+
+/// The pauses between messages, seconds.
+struct Gaps {
+    even: f64,
+    poisson: bool,
+    rng: Rng,
+}
+
+impl Gaps {
+    fn next(&mut self) -> f64 {
+        if !self.poisson {
+            return self.even;
+        }
+        // Exponential, from a number in (0, 1].
+        let uniform = (self.rng.below(1 << 30) + 1) as f64 / f64::from(1 << 30);
+        -uniform.ln() * self.even
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_pauses_have_the_mean_of_even_ones() {
+        let mut gaps = Gaps {
+            even: 0.01,
+            poisson: true,
+            rng: Rng::new(1),
+        };
+        let pauses: Vec<f64> = (0..20_000).map(|_| gaps.next()).collect();
+        let mean = pauses.iter().sum::<f64>() / pauses.len() as f64;
+        assert!((0.0097..0.0103).contains(&mean), "{mean}");
+        // An even pace has no pause of twice its length; this one has a share of e^-2.
+        let long = pauses.iter().filter(|pause| **pause > 0.02).count();
+        assert!((2400..3000).contains(&long), "{long}");
+    }
+}
