@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short peers compare ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -94,6 +94,16 @@ rollout: packages client ## replaces every node under 9000 sockets behind HAProx
 rollout-short: build ## less than a minute of it, with 300 sockets
 	$(CARGO) build -p roomcast-load --bin roomcast-rollout
 	$(TARGET)/debug/roomcast-rollout --rooms 20 --members 15 --rate 60 --spread 4 --notice 2 --how drain
+
+# Outside the workspace: its features would mix with those of the node.
+peers: packages ## what `compare` measures roomcast against
+	@cd loadtest/peers/node && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
+	CARGO_TARGET_DIR=$(abspath $(TARGET))/peers $(CARGO) build --release --locked --manifest-path loadtest/peers/stock/Cargo.toml
+
+compare: release peers ## roomcast, socket.io, stock socketioxide and a bare write loop under the same load; ROUNDS= ONLY= PEERS= JSON=
+	$(CARGO) build --release -p roomcast-load --bin roomcast-load
+	$(TARGET)/release/roomcast-load compare --rounds $(or $(ROUNDS),5) --stock $(TARGET)/peers/release/roomcast-peer-stock \
+		$(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(JSON),--json $(JSON))
 
 browser: build ## the demo's page in a headless Chromium
 	@.ci/packages browser

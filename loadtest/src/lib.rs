@@ -5,6 +5,7 @@
 //! * [`packet`]: Engine.IO v4 and Socket.IO v5 as text.
 //! * [`client`]: one connection, by websocket, polling, or polling that upgrades.
 //! * [`checker`]: given what was sent, acked, logged and received, names every broken promise.
+//! * [`compare`]: roomcast and others under the same load.
 //! * [`deployment`] and [`harness`]: processes of its own for a harness, and what it does around a run.
 //! * [`chaos`]: a deployment under seeded faults, judged by the checker.
 //! * [`fleet`]: thousands of sockets at a set rate, which check what arrives.
@@ -15,6 +16,7 @@
 pub mod chaos;
 pub mod checker;
 pub mod client;
+pub mod compare;
 pub mod deployment;
 pub mod fleet;
 pub mod flood;
