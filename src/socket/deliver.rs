@@ -53,14 +53,32 @@ struct Room {
     feed: Mutex<RoomFeed>,
     /// Held by whoever takes events from the feed until every member was sent them, so that nobody overtakes.
     turn: tokio::sync::Mutex<()>,
+    /// When the last burst was handed out.
+    handed_at: Mutex<Option<Instant>>,
     /// Joins under way; with the members they keep the room here.
     interest: std::sync::atomic::AtomicUsize,
     idle_since: Mutex<Option<Instant>>,
 }
 
 impl Room {
+    fn new(id: RoomId) -> Self {
+        Self {
+            id,
+            subscribed: tokio::sync::OnceCell::new(),
+            feed: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            handed_at: Mutex::default(),
+            interest: std::sync::atomic::AtomicUsize::new(0),
+            idle_since: Mutex::default(),
+        }
+    }
+
     fn feed(&self) -> MutexGuard<'_, RoomFeed> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handed_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.handed_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn idle(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -112,16 +130,8 @@ impl Deliver {
     /// Subscribes to the room, if nobody did before, and keeps it here until the interest is dropped.
     pub async fn enter(&self, room: &RoomId) -> Result<Interest, ChatError> {
         let interest = {
-            let room = self.rooms.entry(room.clone()).or_insert_with(|| {
-                Arc::new(Room {
-                    id: room.clone(),
-                    subscribed: tokio::sync::OnceCell::new(),
-                    feed: Mutex::default(),
-                    turn: tokio::sync::Mutex::default(),
-                    interest: std::sync::atomic::AtomicUsize::new(0),
-                    idle_since: Mutex::default(),
-                })
-            });
+            let entry = self.rooms.entry(room.clone());
+            let room = entry.or_insert_with(|| Arc::new(Room::new(room.clone())));
             room.interest.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
             Interest(room.clone())
         };
@@ -191,20 +201,27 @@ impl Deliver {
 
     /// Hands the items of one shard of the bus to the members, until the bus ends.
     pub async fn run(self: Arc<Self>, chat: Arc<Chat>, mut items: mpsc::Receiver<BusItem>, first: bool) {
-        let mut taken = Vec::with_capacity(ITEMS_MAX);
-        while items.recv_many(&mut taken, ITEMS_MAX).await > 0 {
-            let mut bursts = Bursts::default();
+        let (mut taken, mut bursts) = (Vec::with_capacity(ITEMS_MAX), Bursts::default());
+        loop {
+            tokio::select! {
+                count = items.recv_many(&mut taken, ITEMS_MAX) => if count == 0 { break },
+                () = bursts.wait() => {}
+            }
             for item in taken.drain(..) {
-                if let BusItem::Event(room, event, span) = item {
-                    bursts.add(room, event, span);
-                    continue;
-                }
-                // In the order of the channel.
-                self.deliver_all(&chat, &mut bursts).await;
                 match item {
-                    BusItem::Event(..) => {}
+                    BusItem::Event(id, event, span) => {
+                        // Who joins later reads the log.
+                        if let Some(room) = self.rooms.get(&id) {
+                            bursts.add(&room, event, span);
+                        }
+                    }
                     BusItem::Update(room, json) => self.update(&room, json),
-                    BusItem::Reply(room, name, json) => self.tell_reply(&room, &name, json).await,
+                    BusItem::Reply(room, name, json) => {
+                        // Behind the events that came before it.
+                        self.deliver_all(&chat, bursts.take(|waiting| waiting.room.id == room))
+                            .await;
+                        self.tell_reply(&room, &name, json).await;
+                    }
                     // Every shard hears of a gap; one of them acts for all rooms.
                     BusItem::Gap if first => {
                         self.tracker.spawn(self.clone().refill_all(chat.clone()));
@@ -212,8 +229,11 @@ impl Deliver {
                     BusItem::Gap => {}
                 }
             }
-            self.deliver_all(&chat, &mut bursts).await;
+            let now = Instant::now();
+            self.deliver_all(&chat, bursts.take(|waiting| waiting.is_due(now)))
+                .await;
         }
+        self.deliver_all(&chat, bursts.take(|_| true)).await;
     }
 
     /// Tells members whose continuity is broken: protocol 2 by `sync:lost`, the others by closing their transport.
