@@ -11,7 +11,8 @@
 //! The receipt comes back as a value and `socket::reply` acks it.
 //!
 //! Every node that has the room joined, this one included, receives the event on the room's channel. `chat::feed` decides:
-//! the next one is handed to the members by `socket::deliver`, a hole is filled from the log first. Whoever is late, a
+//! the next one is handed to the members by `socket::deliver`, a hole is filled from the log first. Its frame is encoded once
+//! and written to each member's websocket, between the frames of the engine (`socket::line`). Whoever is late, a
 //! socket that joins or lags, or a whole room after a reconnect, is brought up from the log by the same means.
 //!
 //! Behind the chat a [`worker`] saves the archive streams to the message service, at least once, and answers questions to a
@@ -31,7 +32,7 @@
 //!
 //! * only [`redis`] says fred; only [`upstream`] and [`gpt::provider`] call HTTP services (and `cli::chat`, which is a client);
 //!   only [`config`] reads the environment;
-//! * [`chat`] knows neither sockets nor HTTP servers; only `socket::reply` acks, only `socket::deliver` emits;
+//! * [`chat`] knows neither sockets nor HTTP servers; only `socket::reply` and `socket::deliver` send;
 //! * no process-wide mutable state but the tracing subscriber and the crypto provider: several nodes run in one process;
 //! * every queue, map and retry is bounded, and says why by that number;
 //! * identity comes from the token, never from a payload; tokens and message texts are in no log line;

@@ -237,6 +237,18 @@ impl<K: Hash + Eq + Clone, M> Feed<K, M> {
             .filter(move |(_, member)| member.live && member.at.seq < top.seq)
     }
 
+    /// A live member could not take what it was handed: it stands at `at` and is not live any more. `false` when this
+    /// membership is over.
+    pub fn fall_behind(&mut self, key: &K, generation: u64, at: Position) -> bool {
+        let member = self.members.get_mut(key);
+        let Some(member) = member.filter(|member| member.generation == generation) else {
+            return false;
+        };
+        member.at = at;
+        member.live = false;
+        true
+    }
+
     /// Members that do not stand where a page has put the feed: they are put there and must be told of the break.
     pub fn displaced_members(&mut self) -> impl Iterator<Item = (&K, &mut Member<M>)> {
         let epoch = self.epoch.clone();

@@ -36,6 +36,7 @@ struct ConnStream {
     registered: Registered,
     /// What was read before and belongs to HTTP.
     early: Bytes,
+    tracker: TaskTracker,
 }
 
 impl AsyncRead for ConnStream {
@@ -68,19 +69,10 @@ impl AsyncRead for ConnStream {
 impl AsyncWrite for ConnStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            match self.stream.poll_write_ready(cx) {
-                Poll::Pending => {
-                    self.registered.conn.note_write(true);
-                    return Poll::Pending;
-                }
-                Poll::Ready(ready) => ready?,
-            }
-            match self.stream.try_write(buf) {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.registered.conn.write_engine(&self.stream, buf, &self.tracker) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => {
-                    self.registered.conn.note_write(false);
-                    return Poll::Ready(written);
-                }
+                written => return Poll::Ready(written),
             }
         }
     }
@@ -150,7 +142,7 @@ pub struct Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.connections.by_number.remove(&self.number);
-        self.conn.settle();
+        self.conn.end();
     }
 }
 
@@ -203,6 +195,7 @@ pub async fn serve<S, B>(
             stream,
             registered,
             early,
+            tracker: tracker.clone(),
         };
         let service = WithConn {
             inner: service.clone(),

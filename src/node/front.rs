@@ -267,7 +267,9 @@ impl State {
                 None => self.handshake(request.headers(), proxy, &conn, bad_origin)?,
             };
             let (_, service) = self.served()?;
-            let Ok(response) = Service::call(service, slim(request, admission.client(conn, websocket))).await;
+            let client = admission.client(conn.clone(), websocket);
+            let Ok(response) = Service::call(service, slim(request, client)).await;
+            expect_switch(&response, &conn);
             return Ok(response.map(Body::new));
         };
         if bad_origin {
@@ -290,8 +292,9 @@ impl State {
                 .map_err(|refusal| refusal.after(RETRY_AFTER));
         }
         let address = self.address(request.headers(), proxy, &conn);
-        let client = Admission { address, place: None }.client(conn, websocket);
+        let client = Admission { address, place: None }.client(conn.clone(), websocket);
         let Ok(response) = Service::call(service, slim(request, client)).await;
+        expect_switch(&response, &conn);
         // The poll that waited while its session was closed would hear a `disconnect`, upon which JS clients stay away
         // for good. They come back from a failed one, as from a websocket that closes.
         if !websocket && app.transports.is_killed(sid) {
@@ -385,6 +388,13 @@ impl Admission {
             websocket,
             place: self.place,
         }
+    }
+}
+
+/// Tells the connection when its next response makes a websocket of it.
+fn expect_switch<B>(response: &Response<B>, conn: &Conn) {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        conn.expect_websocket();
     }
 }
 

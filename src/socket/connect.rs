@@ -136,6 +136,7 @@ impl socketioxide::handler::ConnectMiddleware<Adapter, Self> for ConnectMiddlewa
         let proto2 = payload.proto == 2;
         if client.websocket {
             app.transports.claim(socket.id, client.conn.clone());
+            app.transports.carry(socket.id, &client.conn);
         }
         let (mut leases, timer) = (Vec::new(), app.metrics.handshake_duration_seconds.start_timer());
         let checked = if app.sockets.contains_key(&socket.id) || app.transports.is_killed(socket.id) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::frame::Packet;
 use super::inbox::{Inbox, Job};
 use super::protocol::{SecurityNotice, event};
 use super::{App, Live, Session, Socket};
@@ -103,14 +104,13 @@ pub fn cut(session: &Arc<Session>, socket: &Socket, code: &str, blocked_for: Opt
     }
     let message = explain(code);
     // A full queue only means that the reason stays unknown.
-    let _full = socket.emit(
-        event::SECURITY_NOTICE,
-        &SecurityNotice {
-            code,
-            message,
-            blocked_for_ms: blocked_for.and_then(|left| u64::try_from(left.as_millis()).ok()),
-        },
-    );
+    let notice = SecurityNotice {
+        code,
+        message,
+        blocked_for_ms: blocked_for.and_then(|left| u64::try_from(left.as_millis()).ok()),
+    };
+    let deliver = &session.app.deliver;
+    deliver.send_if_room(socket, &Packet::Event(event::SECURITY_NOTICE, &notice));
     let (app, socket) = (session.app.clone(), socket.clone());
     app.tracker.clone().spawn(async move {
         tokio::time::sleep(NOTICE_GRACE).await;

@@ -1,8 +1,10 @@
 //! The delivery of room events to the sockets of this node; the only place that emits.
 
+mod burst;
 mod late;
 mod positions;
 mod reply;
+mod send;
 mod update;
 
 use std::collections::HashMap;
@@ -10,44 +12,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use serde::Serialize;
-use serde_json::value::RawValue;
-use socketioxide::SendError;
 use socketioxide::socket::Sid;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
-use tracing::Span;
 
+use self::burst::Bursts;
+use self::send::Peer;
 use super::protocol::{SyncLost, event};
-use super::reply::is_full;
 use super::transport::Transports;
 use super::{Session, Socket};
-use crate::chat::feed::{Feed, Member, Offer};
+use crate::chat::feed::{Feed, Member};
 use crate::chat::{Chat, ChatError};
-use crate::model::{Epoch, Position, RoomEvent, RoomId};
+use crate::model::{Epoch, Position, RoomId};
 use crate::redis::{Bus, BusItem, LogPage};
 use crate::telemetry::Metrics;
-use crate::telemetry::trace::{self, Step};
 
 /// How long a room's subscription outlives its last member: people come back, and SUBSCRIBE costs a round trip.
 const LINGER: Duration = Duration::from_secs(30);
 /// How long a slow member may take to catch up before its transport is closed.
 const LAG_MAX: Duration = Duration::from_secs(15);
-/// How often a full queue is tried again: its socket's writer empties it in one turn.
-const FULL_RETRY: Duration = Duration::from_millis(5);
+/// Items of the bus taken together: what has come while earlier ones were handed out.
+const ITEMS_MAX: usize = 64;
 
-/// A member's socket.
-#[derive(Clone)]
-struct Peer {
-    socket: Socket,
-    proto2: bool,
-}
-
-type RoomFeed = Feed<Sid, Peer>;
+type RoomFeed = Feed<Sid, Arc<Peer>>;
 
 /// A membership that has to be brought up from the log.
 pub struct Late {
-    socket: Socket,
+    peer: Arc<Peer>,
     generation: u64,
     /// Up to where it has the room's events.
     at: Position,
@@ -60,14 +51,34 @@ struct Room {
     id: RoomId,
     subscribed: tokio::sync::OnceCell<()>,
     feed: Mutex<RoomFeed>,
+    /// Held by whoever takes events from the feed until every member was sent them, so that nobody overtakes.
+    turn: tokio::sync::Mutex<()>,
+    /// When the last burst was handed out.
+    handed_at: Mutex<Option<Instant>>,
     /// Joins under way; with the members they keep the room here.
     interest: std::sync::atomic::AtomicUsize,
     idle_since: Mutex<Option<Instant>>,
 }
 
 impl Room {
+    fn new(id: RoomId) -> Self {
+        Self {
+            id,
+            subscribed: tokio::sync::OnceCell::new(),
+            feed: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            handed_at: Mutex::default(),
+            interest: std::sync::atomic::AtomicUsize::new(0),
+            idle_since: Mutex::default(),
+        }
+    }
+
     fn feed(&self) -> MutexGuard<'_, RoomFeed> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handed_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.handed_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn idle(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -111,35 +122,6 @@ impl Deliver {
         }
     }
 
-    /// Emits one event to one socket, waiting for room in its queue: only the task of this socket waits.
-    pub async fn emit<T: Serialize + ?Sized>(&self, socket: &Socket, name: &str, data: &T) {
-        self.patiently(socket, || socket.emit(name, data)).await;
-    }
-
-    /// Emits one event to one socket at once. A socket that cannot take it has its transport closed: it comes back and
-    /// is brought up to date.
-    pub fn emit_now<T: Serialize + ?Sized>(&self, socket: &Socket, name: &str, data: &T) {
-        self.at_once(socket, || socket.emit(name, data));
-    }
-
-    /// Tries a send once; a socket whose queue is full has its transport closed.
-    pub fn at_once(&self, socket: &Socket, send: impl FnOnce() -> Result<(), SendError>) {
-        if is_full(&send()) {
-            self.cut(socket.id, "slow");
-        }
-    }
-
-    /// Repeats a send while the socket's queue is full; a socket that does not read for too long has its transport closed.
-    pub async fn patiently(&self, socket: &Socket, send: impl Fn() -> Result<(), SendError>) {
-        let started = Instant::now();
-        while is_full(&send()) {
-            if started.elapsed() > LAG_MAX {
-                return self.cut(socket.id, "slow");
-            }
-            tokio::time::sleep(FULL_RETRY).await;
-        }
-    }
-
     fn cut(&self, sid: Sid, reason: &'static str) {
         self.metrics.cuts_total.inc([reason]);
         self.transports.kill(sid);
@@ -148,15 +130,8 @@ impl Deliver {
     /// Subscribes to the room, if nobody did before, and keeps it here until the interest is dropped.
     pub async fn enter(&self, room: &RoomId) -> Result<Interest, ChatError> {
         let interest = {
-            let room = self.rooms.entry(room.clone()).or_insert_with(|| {
-                Arc::new(Room {
-                    id: room.clone(),
-                    subscribed: tokio::sync::OnceCell::new(),
-                    feed: Mutex::default(),
-                    interest: std::sync::atomic::AtomicUsize::new(0),
-                    idle_since: Mutex::default(),
-                })
-            });
+            let entry = self.rooms.entry(room.clone());
+            let room = entry.or_insert_with(|| Arc::new(Room::new(room.clone())));
             room.interest.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
             Interest(room.clone())
         };
@@ -177,13 +152,10 @@ impl Deliver {
         at: Position,
         page: &LogPage,
     ) -> Late {
-        let peer = Peer {
-            socket: socket.clone(),
-            proto2: session.proto2,
-        };
-        let generation = interest.0.feed().add_member(socket.id, peer, at, page);
+        let peer = Arc::new(Peer::new(socket.clone(), session.proto2));
+        let generation = interest.0.feed().add_member(socket.id, peer.clone(), at, page);
         Late {
-            socket: socket.clone(),
+            peer,
             generation,
             at,
             epoch: page.epoch.clone(),
@@ -229,75 +201,45 @@ impl Deliver {
 
     /// Hands the items of one shard of the bus to the members, until the bus ends.
     pub async fn run(self: Arc<Self>, chat: Arc<Chat>, mut items: mpsc::Receiver<BusItem>, first: bool) {
-        while let Some(item) = items.recv().await {
-            match item {
-                BusItem::Event(room, event, span) => self.deliver(&chat, &room, &event, &span),
-                BusItem::Update(room, json) => self.update(&room, json),
-                BusItem::Reply(room, name, json) => self.tell_reply(&room, &name, json),
-                // Every shard hears of a gap; one of them acts for all rooms.
-                BusItem::Gap if first => {
-                    self.tracker.spawn(self.clone().refill_all(chat.clone()));
+        let (mut taken, mut bursts) = (Vec::with_capacity(ITEMS_MAX), Bursts::default());
+        loop {
+            tokio::select! {
+                count = items.recv_many(&mut taken, ITEMS_MAX) => if count == 0 { break },
+                () = bursts.wait() => {}
+            }
+            for item in taken.drain(..) {
+                match item {
+                    BusItem::Event(id, event, span) => {
+                        // Who joins later reads the log.
+                        if let Some(room) = self.rooms.get(&id) {
+                            bursts.add(&room, event, span);
+                        }
+                    }
+                    BusItem::Update(room, json) => self.update(&room, json),
+                    BusItem::Reply(room, name, json) => {
+                        // Behind the events that came before it.
+                        self.deliver_all(&chat, bursts.take(|waiting| waiting.room.id == room))
+                            .await;
+                        self.tell_reply(&room, &name, json).await;
+                    }
+                    // Every shard hears of a gap; one of them acts for all rooms.
+                    BusItem::Gap if first => {
+                        self.tracker.spawn(self.clone().refill_all(chat.clone()));
+                    }
+                    BusItem::Gap => {}
                 }
-                BusItem::Gap => {}
             }
+            let now = Instant::now();
+            self.deliver_all(&chat, bursts.take(|waiting| waiting.is_due(now)))
+                .await;
         }
-    }
-
-    fn deliver(self: &Arc<Self>, chat: &Arc<Chat>, room: &RoomId, event: &RoomEvent, span: &Span) {
-        let Some(room) = self.rooms.get(room).map(|room| room.clone()) else {
-            return;
-        };
-        let mut feed = room.feed();
-        match feed.offer(event) {
-            Offer::Deliver => {
-                let emit = trace::child(span, Step::Emit);
-                let (delivered, lagging) = self.hand_out(&mut feed, event);
-                drop(feed);
-                trace::note(&emit, "roomcast.sockets", i64::try_from(delivered).unwrap_or(i64::MAX));
-                self.bring_up_all(chat, &room, lagging);
-            }
-            Offer::Skip => {}
-            Offer::Fill => {
-                drop(feed);
-                self.tracker.spawn(self.clone().fill(chat.clone(), room));
-            }
-        }
-    }
-
-    /// Emits an event to the live members; returns to how many, and those whose queue was full, which are not live any more.
-    fn hand_out(&self, feed: &mut RoomFeed, event: &RoomEvent) -> (u64, Vec<Late>) {
-        let mut lagging = Vec::new();
-        let mut delivered = 0;
-        let name = event.kind.event_name();
-        let json: &RawValue = &event.json;
-        for (_, member) in feed.live_members() {
-            let sent = member.handle.socket.emit(name, json);
-            match sent {
-                Ok(()) => {
-                    delivered += 1;
-                    member.at = event.position;
-                }
-                full if is_full(&full) => {
-                    member.live = false;
-                    lagging.push(Late {
-                        socket: member.handle.socket.clone(),
-                        generation: member.generation(),
-                        at: member.at,
-                        epoch: event.epoch.clone(),
-                    });
-                }
-                // It is going; its disconnect removes it.
-                Err(_) => member.at = event.position,
-            }
-        }
-        self.metrics.deliveries_total.inc_by(delivered);
-        (delivered, lagging)
+        self.deliver_all(&chat, bursts.take(|_| true)).await;
     }
 
     /// Tells members whose continuity is broken: protocol 2 by `sync:lost`, the others by closing their transport.
     fn tell_broken<'a>(
         &self,
-        members: impl Iterator<Item = (&'a Sid, &'a mut Member<Peer>)>,
+        members: impl Iterator<Item = (&'a Sid, &'a mut Member<Arc<Peer>>)>,
         room: &RoomId,
         page: &LogPage,
     ) {

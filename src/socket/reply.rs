@@ -9,6 +9,8 @@ use socketioxide::{SendError, SocketError};
 use socketioxide_core::{Str, Value};
 use tracing::Span;
 
+use super::frame::Packet;
+use super::line::NotSent;
 use super::protocol::{Done, Failure, Stored, event};
 use super::{App, Socket};
 use crate::chat::ChatError;
@@ -84,23 +86,21 @@ impl Reply {
     pub async fn fail(self, app: &App, socket: &Socket, error: &ChatError) {
         let message = error.to_string();
         let failure = self.failure(app, socket, error, &message);
-        app.deliver
-            .patiently(socket, || self.send_failure(socket, &failure))
-            .await;
+        app.deliver.send(socket, &self.failed(&failure)).await;
     }
 
     /// As [`Self::fail`], from where nothing can be awaited: a client that does not read its answers is cut.
     pub fn fail_now(self, app: &App, socket: &Socket, error: &ChatError) {
         let message = error.to_string();
         let failure = self.failure(app, socket, error, &message);
-        app.deliver.at_once(socket, || self.send_failure(socket, &failure));
+        app.deliver.send_now(socket, &self.failed(&failure));
     }
 
     /// As [`Self::fail`], where the answer is worth no wait and no cut: a client that floods and does not read gets none.
     pub fn fail_if_room(self, app: &App, socket: &Socket, error: &ChatError) {
         let message = error.to_string();
         let failure = self.failure(app, socket, error, &message);
-        let _full = self.send_failure(socket, &failure);
+        app.deliver.send_if_room(socket, &self.failed(&failure));
     }
 
     fn failure<'a>(&'a self, app: &App, socket: &Socket, error: &ChatError, message: &'a str) -> Failure<'a> {
@@ -120,29 +120,42 @@ impl Reply {
         }
     }
 
-    fn send_failure(&self, socket: &Socket, failure: &Failure<'_>) -> Result<(), SendError> {
+    fn failed<'a>(&self, failure: &'a Failure<'a>) -> Packet<'a, Failure<'a>> {
         match self.ack_id {
-            Some(_) => ack_sender(socket, self.ack_id).send(failure),
-            None => socket.emit(event::ERROR, failure),
+            Some(id) => Packet::Ack(id, failure),
+            None => Packet::Event(event::ERROR, failure),
         }
     }
 
     async fn ack<T: Serialize + ?Sized>(self, app: &App, socket: &Socket, value: &T) {
-        if self.ack_id.is_some() {
-            app.deliver
-                .patiently(socket, || ack_sender(socket, self.ack_id).send(value))
-                .await;
+        if let Some(id) = self.ack_id {
+            app.deliver.send(socket, &Packet::Ack(id, value)).await;
         }
     }
 }
 
-/// A sender is used up by a failed attempt, so each gets its own.
-fn ack_sender(socket: &Socket, ack_id: Option<i64>) -> AckSender<Adapter> {
-    let Ok(sender) = AckSender::from_message_parts(socket, &mut Value::Str(Str::from(""), None), &ack_id);
-    sender
+/// The number of an ack that no client asks for, small enough for all of them: they count from zero.
+const MARK: i64 = i32::MAX as i64;
+
+/// Puts a mark behind everything that the engine has for a socket; clients ignore it. `false` when it takes no more.
+pub fn mark(socket: &Socket) -> bool {
+    by_engine(socket, &Packet::Ack(MARK, &[(); 0])).is_ok()
 }
 
-/// Whether a failed send is only a full queue.
-pub fn is_full<T>(result: &Result<T, SendError>) -> bool {
-    matches!(result, Err(SendError::Socket(SocketError::InternalChannelFull)))
+/// Hands a packet to the engine.
+pub fn by_engine<T: Serialize + ?Sized>(socket: &Socket, packet: &Packet<'_, T>) -> Result<(), NotSent> {
+    let sent = match *packet {
+        Packet::Event(name, data) => socket.emit(name, data),
+        Packet::Ack(id, data) => ack_sender(socket, id).send(data),
+    };
+    sent.map_err(|error| match error {
+        SendError::Socket(SocketError::InternalChannelFull) => NotSent::Full,
+        _ => NotSent::Gone,
+    })
+}
+
+/// A sender is used up by a failed attempt, so each gets its own.
+fn ack_sender(socket: &Socket, ack_id: i64) -> AckSender<Adapter> {
+    let Ok(sender) = AckSender::from_message_parts(socket, &mut Value::Str(Str::from(""), None), &Some(ack_id));
+    sender
 }

@@ -1,7 +1,8 @@
 //! Kill handles of the connections under the sockets.
 //!
 //! socketioxide has no public way to close a transport, and `disconnect()` tells JS clients to stay away for good. A
-//! connection that is shut down from our side looks like a lost network: the client comes back by itself.
+//! connection that is shut down from our side looks like a lost network: the client comes back by itself. The handle of a
+//! websocket is also the direct way to its peer: see [`super::line`].
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -9,12 +10,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use dashmap::DashMap;
 use socket2::SockRef;
+use socketioxide::TransportType;
 use socketioxide::socket::Sid;
 use tokio::net::TcpStream;
+use tokio_util::task::TaskTracker;
 
+use super::line::{Line, NotSent, Sight};
 use super::waiting::Place;
+use super::{Socket, reply};
 
 /// One TCP connection, as others may act on it.
 #[derive(Debug)]
@@ -28,6 +34,17 @@ pub struct Conn {
     blocked_since: AtomicU64,
     killed: AtomicBool,
     stage: Mutex<Stage>,
+    direct: Mutex<Direct>,
+}
+
+/// The direct way to the peer of a websocket.
+#[derive(Debug, Default)]
+struct Direct {
+    line: Line,
+    /// There from the switch of protocols to the end of the connection.
+    stream: Option<Arc<TcpStream>>,
+    /// Whether a task writes what waits.
+    looked_after: bool,
 }
 
 /// How far a connection has come.
@@ -51,6 +68,7 @@ impl Conn {
             blocked_since: AtomicU64::new(0),
             killed: AtomicBool::new(false),
             stage: Mutex::new(Stage::Fresh),
+            direct: Mutex::default(),
         }
     }
 
@@ -133,8 +151,91 @@ impl Conn {
         }
     }
 
+    fn direct(&self) -> MutexGuard<'_, Direct> {
+        self.direct.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection is about to become a websocket.
+    pub fn expect_websocket(&self) {
+        let stream = self.stream().upgrade();
+        let mut direct = self.direct();
+        direct.line.expect_switch();
+        direct.stream = stream;
+    }
+
+    /// Sends whole frames between those of the engine. What the peer does not take at once waits, and is written by a task
+    /// of the tracker.
+    pub fn send(self: &Arc<Self>, frames: &Bytes, tracker: &TaskTracker) -> Result<(), NotSent> {
+        let mut direct = self.direct();
+        let Direct { line, stream, .. } = &mut *direct;
+        let stream = stream.as_ref().ok_or(NotSent::Gone)?;
+        line.send(frames, |bytes| self.write(stream, bytes))?;
+        self.look_after(&mut direct, tracker);
+        Ok(())
+    }
+
+    /// Writes bytes of the engine, or of HTTP.
+    pub fn write_engine(
+        self: &Arc<Self>,
+        stream: &TcpStream,
+        bytes: &[u8],
+        tracker: &TaskTracker,
+    ) -> io::Result<usize> {
+        let mut direct = self.direct();
+        let written = direct.line.write_engine(bytes, |bytes| self.write(stream, bytes));
+        self.look_after(&mut direct, tracker);
+        written
+    }
+
+    fn write(&self, stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+        let written = stream.try_write(bytes);
+        match &written {
+            Ok(_) => self.note_write(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.note_write(true),
+            Err(_) => {}
+        }
+        written
+    }
+
+    /// Sees to it that what waits for the peer is written when it reads again.
+    fn look_after(self: &Arc<Self>, direct: &mut Direct, tracker: &TaskTracker) {
+        if direct.looked_after || !direct.line.is_blocked() {
+            return;
+        }
+        if let Some(stream) = direct.stream.clone() {
+            direct.looked_after = true;
+            tracker.spawn(self.clone().write_waiting(stream));
+        }
+    }
+
+    async fn write_waiting(self: Arc<Self>, stream: Arc<TcpStream>) {
+        loop {
+            let ready = stream.writable().await;
+            let mut direct = self.direct();
+            let written = ready.and_then(|()| direct.line.write_waiting(|bytes| self.write(&stream, bytes)));
+            let blocked = written.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            if !blocked {
+                direct.looked_after = false;
+                return;
+            }
+        }
+    }
+
+    /// The connection has ended.
+    pub fn end(&self) {
+        self.settle();
+        let mut direct = self.direct();
+        direct.line.end();
+        if let Some(stream) = direct.stream.take()
+            && direct.looked_after
+        {
+            // Wakes the task, which holds the stream.
+            let _gone = SockRef::from(&*stream).shutdown(Shutdown::Both);
+        }
+    }
+
     /// Notes whether the last write was blocked.
-    pub fn note_write(&self, blocked: bool) {
+    fn note_write(&self, blocked: bool) {
         let since = self.blocked_since.load(Ordering::Relaxed);
         if blocked && since == 0 {
             let now = u64::try_from(self.started.elapsed().as_millis())
@@ -153,8 +254,32 @@ struct Transport {
     /// Those that carry this socket alone. A polling request may come on a connection that a proxy shares between
     /// clients, so only websockets are shut down.
     websockets: Vec<Arc<Conn>>,
+    /// The one of them to which frames are written directly.
+    direct: Option<Arc<Conn>>,
     /// When we closed it: from then on every request of its session is refused.
     killed: Option<Instant>,
+}
+
+impl Transport {
+    /// After an upgrade, the engine has the packets that no poll has fetched: the mark goes behind them, and what follows
+    /// goes behind the mark.
+    fn go_direct(&self, socket: &Socket) -> Option<Arc<Conn>> {
+        let mut open = self.websockets.iter().filter(|conn| conn.is_open());
+        // Only the engine knows which of several it has taken.
+        let (Some(conn), None) = (open.next(), open.next()) else {
+            return None;
+        };
+        let mut direct = conn.direct();
+        if !direct.line.hold_behind(Sight::Mark) {
+            return None;
+        }
+        if !reply::mark(socket) {
+            direct.line.let_go();
+            return None;
+        }
+        drop(direct);
+        Some(conn.clone())
+    }
 }
 
 /// Websocket connections that may claim one session; a stock client opens one, and a second after a failed probe.
@@ -176,6 +301,7 @@ impl Transports {
     pub fn claim(&self, sid: Sid, conn: Arc<Conn>) -> bool {
         let mut transport = self.by_sid.entry(sid).or_insert_with(|| Transport {
             websockets: Vec::new(),
+            direct: None,
             killed: None,
         });
         transport.websockets.retain(|conn| conn.is_open());
@@ -184,6 +310,32 @@ impl Transports {
         }
         transport.websockets.push(conn);
         true
+    }
+
+    /// The connection on which CONNECT came, and is answered: it carries the socket from its first packet on.
+    pub fn carry(&self, sid: Sid, conn: &Arc<Conn>) {
+        if let Some(mut transport) = self.by_sid.get_mut(&sid)
+            && conn.direct().line.hold_behind(Sight::Connected)
+        {
+            transport.direct = Some(conn.clone());
+        }
+    }
+
+    /// The connection to which a socket's frames are written directly; `None` when they go through the engine, as they do
+    /// while the client polls. Once there is one, nothing may go through the engine any more.
+    pub fn direct(&self, socket: &Socket) -> Option<Arc<Conn>> {
+        if socket.transport_type() != TransportType::Websocket {
+            return None;
+        }
+        let known = self.by_sid.get(&socket.id)?.direct.clone();
+        if known.is_some() {
+            return known;
+        }
+        let mut transport = self.by_sid.get_mut(&socket.id)?;
+        if transport.direct.is_none() {
+            transport.direct = transport.go_direct(socket);
+        }
+        transport.direct.clone()
     }
 
     /// The socket is known: its connections wait no longer.
@@ -202,6 +354,7 @@ impl Transports {
     pub fn kill(&self, sid: Sid) {
         let mut transport = self.by_sid.entry(sid).or_insert_with(|| Transport {
             websockets: Vec::new(),
+            direct: None,
             killed: None,
         });
         transport.killed.get_or_insert_with(Instant::now);

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 
+use super::burst::{Burst, take_shares};
 use super::{Deliver, LAG_MAX, Late, Room};
 use crate::chat::Chat;
 use crate::chat::feed::{Fill, Offer};
-use crate::socket::reply::is_full;
+use crate::socket::frame::Packet;
+use crate::socket::line::NotSent;
 
 /// How far behind a slow member may be before its transport is closed, events.
 const LAG_MAX_EVENTS: u64 = 500;
@@ -45,11 +47,12 @@ impl Deliver {
     /// Brings one member up from the log until it stands where the feed stands, or closes its transport.
     pub(super) async fn bring_up(&self, chat: &Chat, room: &Room, member: Late, max_behind: u64) {
         let Late {
-            socket,
+            peer,
             generation,
             mut at,
             epoch,
         } = member;
+        let socket = &peer.socket;
         if room.feed().go_live(&socket.id, generation, at) {
             return;
         }
@@ -72,13 +75,14 @@ impl Deliver {
             }
             let mut full = false;
             for event in &page.events {
-                match socket.emit(event.kind.event_name(), &*event.json) {
+                let packet = Packet::Event(event.kind.event_name(), &*event.json);
+                match self.try_send(socket, &packet, &mut None) {
                     Ok(()) => at = event.position,
-                    result if is_full(&result) => {
+                    Err(NotSent::Full) => {
                         full = true;
                         break;
                     }
-                    Err(_) => break,
+                    Err(NotSent::Gone) => break,
                 }
             }
             if full {
@@ -116,7 +120,7 @@ impl Deliver {
                 continue;
             };
             read = Instant::now();
-            if self.take_page(&chat, &room, &page, fruitless >= FRUITLESS_MAX) {
+            if self.take_page(&chat, &room, &page, fruitless >= FRUITLESS_MAX).await {
                 return;
             }
             if room.feed().top() == from {
@@ -127,39 +131,43 @@ impl Deliver {
     }
 
     /// Delivers what a page brings; `true` when the hole is filled, or given up.
-    fn take_page(
+    async fn take_page(
         self: &Arc<Self>,
         chat: &Arc<Chat>,
         room: &Arc<Room>,
         page: &crate::redis::LogPage,
         give_up: bool,
     ) -> bool {
-        let mut feed = room.feed();
-        match feed.check_page(page) {
-            Fill::Continues => {}
-            Fill::Strays => self.tell_broken(feed.stray_members(), &room.id, page),
-            broken => {
-                tracing::warn!(room = %room.id, ?broken, "continuity lost");
-                self.tell_broken(feed.displaced_members(), &room.id, page);
-                if matches!(broken, Fill::LostTail(_)) {
-                    // The page was read after a place that no longer exists.
-                    return false;
+        let _turn = room.turn.lock().await;
+        let (next, shares, done) = {
+            let mut feed = room.feed();
+            match feed.check_page(page) {
+                Fill::Continues => {}
+                Fill::Strays => self.tell_broken(feed.stray_members(), &room.id, page),
+                broken => {
+                    tracing::warn!(room = %room.id, ?broken, "continuity lost");
+                    self.tell_broken(feed.displaced_members(), &room.id, page);
+                    if matches!(broken, Fill::LostTail(_)) {
+                        // The page was read after a place that no longer exists.
+                        return false;
+                    }
                 }
             }
+            let next: Vec<_> = page.events.iter().filter(|event| feed.advance(event)).collect();
+            let shares = next.last().map(|last| take_shares(&mut feed, last.position));
+            (next, shares, feed.finish_fill(page.more))
+        };
+        if let Some(shares) = shares {
+            self.metrics.holes_repaired_total.inc_by(next.len() as u64);
+            let delivered = self.hand_out(chat, room, &Burst::new(next), shares).await;
+            self.metrics.deliveries_repaired_total.inc_by(delivered);
         }
-        for event in &page.events {
-            if feed.advance(event) {
-                self.metrics.holes_repaired_total.inc();
-                let (delivered, lagging) = self.hand_out(&mut feed, event);
-                self.metrics.deliveries_repaired_total.inc_by(delivered);
-                self.bring_up_all(chat, room, lagging);
-            }
-        }
-        if feed.finish_fill(page.more) {
+        if done {
             return true;
         }
         if give_up {
             tracing::error!(room = %room.id, "the log does not hold what was seen on the bus");
+            let mut feed = room.feed();
             feed.abandon_hole(page);
             self.tell_broken(feed.displaced_members(), &room.id, page);
             return feed.finish_fill(false);

@@ -4,6 +4,7 @@ use serde_json::value::RawValue;
 
 use super::Deliver;
 use crate::model::RoomId;
+use crate::socket::frame::Packet;
 
 /// The events that a worker may tell a room; anything else on the channel is from a newer one.
 const EVENTS: [&str; 4] = [
@@ -16,7 +17,7 @@ const EVENTS: [&str; 4] = [
 impl Deliver {
     /// Hands an event to the room's members. A socket that cannot take it misses a piece; the final message comes by the
     /// log.
-    pub(super) fn tell_reply(&self, room: &RoomId, name: &str, json: String) {
+    pub(super) async fn tell_reply(&self, room: &RoomId, name: &str, json: String) {
         let Some(name) = EVENTS.into_iter().find(|known| *known == name) else {
             return;
         };
@@ -26,8 +27,12 @@ impl Deliver {
         ) else {
             return;
         };
-        for (_, member) in room.feed().members() {
-            let _full = member.handle.socket.emit(name, &json);
+        // Not between the events that somebody is handing out.
+        let _turn = room.turn.lock().await;
+        let peers: Vec<_> = room.feed().members().map(|(_, member)| member.handle.clone()).collect();
+        let (packet, mut frame) = (Packet::Event(name, &*json), None);
+        for peer in peers {
+            let _full = self.try_send(&peer.socket, &packet, &mut frame);
         }
     }
 }

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::Deliver;
 use crate::model::{RoomId, Seq};
+use crate::socket::frame::Packet;
 use crate::socket::protocol::{Activity, event};
 
 /// `roomUpdate` reaches a room at most this often.
@@ -83,17 +84,19 @@ impl Deliver {
         };
         // Best effort: a slow socket learns the next one.
         if let Some(json) = members.and_then(|json| RawValue::from_string(json).ok()) {
+            let (packet, mut frame) = (Packet::Event(event::ROOM_UPDATE, &*json), None);
             for socket in belonging.values() {
-                let _full = socket.emit(event::ROOM_UPDATE, &json);
+                let _full = self.try_send(socket, &packet, &mut frame);
             }
         }
         if let Some(top_seq) = activity {
             let update = Activity { room_id: room, top_seq };
+            let (packet, mut frame) = (Packet::Event(event::ROOM_UPDATE, &update), None);
             let joined = self.rooms.get(room).map(|room| room.value().clone());
             let joined = joined.as_ref().map(|room| room.feed());
             for (sid, socket) in belonging.iter() {
                 if joined.as_ref().is_none_or(|feed| !feed.contains(sid)) {
-                    let _full = socket.emit(event::ROOM_UPDATE, &update);
+                    let _full = self.try_send(socket, &packet, &mut frame);
                 }
             }
         }
