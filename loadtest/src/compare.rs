@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum as _};
 
-pub use peer::{Peer, Programs, Servers};
+pub use peer::{Peer, Placement, Programs, Servers};
 pub use report::Comparison;
-pub use row::{Finding, Row, Shape, measure};
+pub use row::{Cost, Finding, Row, Shape, enter, measure, talk};
 
 use crate::chaos::Rng;
 use crate::harness::{HarnessError, Say, find_binary, run_in_folder};
@@ -146,7 +146,7 @@ async fn drive(
 }
 
 /// Cores and kernel.
-fn machine() -> io::Result<String> {
+pub(crate) fn machine() -> io::Result<String> {
     let cores = std::thread::available_parallelism()?;
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let model = std::fs::read_to_string("/proc/cpuinfo")?;

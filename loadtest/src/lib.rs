@@ -9,6 +9,7 @@
 //! * [`deployment`] and [`harness`]: processes of its own for a harness, and what it does around a run.
 //! * [`chaos`]: a deployment under seeded faults, judged by the checker.
 //! * [`fleet`]: thousands of sockets at a set rate, which check what arrives.
+//! * [`growth`]: what a message costs as a deployment grows.
 //! * [`questions`]: many questions to a model while workers die, each of which has one end.
 //! * [`rollout`]: nodes replaced one after the other behind a real load balancer, and who noticed.
 //! * [`flood`]: a node under attack, and what other clients notice of it.
@@ -20,6 +21,7 @@ pub mod compare;
 pub mod deployment;
 pub mod fleet;
 pub mod flood;
+pub mod growth;
 pub mod harness;
 pub mod packet;
 pub mod questions;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use roomcast_load::compare;
+use roomcast_load::{compare, growth};
 
 /// Load tests for Socket.IO chat that check what arrives.
 #[derive(Debug, Parser)]
@@ -17,6 +17,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Compare(compare::Options),
+    Growth(growth::Options),
     /// The bare write loop that `compare` measures
     #[command(hide = true)]
     Floor {
@@ -28,6 +29,7 @@ enum Command {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Compare(options) => compare::run(options).await,
+        Command::Growth(options) => growth::run(options).await,
         Command::Floor { listen } => compare::floor::serve(listen).await.map(|()| true).map_err(Into::into),
     };
     match outcome {

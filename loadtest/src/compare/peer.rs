@@ -58,14 +58,16 @@ pub struct Servers {
     pids: Vec<u32>,
     redis: Option<u32>,
     tokens: Vec<String>,
-    _kept: Kept,
+    kept: Kept,
 }
 
 /// What lives as long as the servers.
-#[expect(dead_code, reason = "held until it is dropped")]
 enum Kept {
     Roomcast(Box<Deployment>),
-    Other(Vec<Process>, Option<Redis>),
+    Other {
+        _processes: Vec<Process>,
+        _redis: Option<Redis>,
+    },
 }
 
 impl Servers {
@@ -119,7 +121,7 @@ impl Servers {
             pids: deployment.nodes.iter().filter_map(|node| node.process.pid()).collect(),
             redis: deployment.redis.servers[0].process.pid(),
             tokens: deployment.tokens.clone(),
-            _kept: Kept::Roomcast(Box::new(deployment)),
+            kept: Kept::Roomcast(Box::new(deployment)),
         })
     }
 
@@ -169,7 +171,10 @@ impl Servers {
             pids: processes.iter().filter_map(Process::pid).collect(),
             redis: redis.as_ref().and_then(|redis| redis.servers[0].process.pid()),
             tokens: Vec::new(),
-            _kept: Kept::Other(processes, redis),
+            kept: Kept::Other {
+                _processes: processes,
+                _redis: redis,
+            },
         })
     }
 
@@ -183,8 +188,8 @@ impl Servers {
         self.redis
     }
 
-    /// Seats of so many rooms of so many members, all of a room on one of the first `on` servers.
-    pub fn seats(&self, rooms: u32, members: u32, on: usize) -> Vec<Seat> {
+    /// Seats of so many rooms of so many members.
+    pub fn seats(&self, rooms: u32, members: u32, placement: Placement) -> Vec<Seat> {
         // `user<i>` belongs to `room-<i mod rooms>`.
         let seat = |user: u32| {
             let room = user % rooms;
@@ -192,8 +197,13 @@ impl Servers {
             let auth = json!({
                 "accessToken": token, "refreshToken": "none", "userAgent": APP, "username": format!("user{user}"),
             });
+            let server = match placement {
+                Placement::First => 0,
+                Placement::Rooms => room,
+                Placement::Members => user / rooms,
+            };
             Seat {
-                server: self.addresses[room as usize % on],
+                server: self.addresses[server as usize % self.addresses.len()],
                 from: source(0, user),
                 room: format!("room-{room}").into(),
                 auth: Arc::from(auth.to_string()),
@@ -201,6 +211,28 @@ impl Servers {
         };
         (0..rooms * members).map(seat).collect()
     }
+
+    /// Makes rooms of the first `users` users, beside the one that each belongs to; only roomcast knows of such.
+    pub async fn add_rooms(&self, rooms: u32, users: u32) -> io::Result<()> {
+        if let Kept::Roomcast(deployment) = &self.kept {
+            let users: Vec<usize> = (0..users as usize).collect();
+            for room in 0..rooms {
+                deployment.create_room(&format!("more-{room}"), &users).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which server a member connects to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// All to the first.
+    First,
+    /// Each room to one of them.
+    Rooms,
+    /// The members of a room to different ones.
+    Members,
 }
 
 /// Starts a server and waits until it listens. A client of Redis that hangs at its start gets a second chance.

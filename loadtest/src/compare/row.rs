@@ -7,10 +7,10 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use super::peer::{Peer, Servers};
+use super::peer::{Peer, Placement, Servers};
 use crate::deployment::plan::display_as_value;
 use crate::fleet::tally::Percentiles;
-use crate::fleet::{Fleet, Talk, Verdict};
+use crate::fleet::{Fleet, Seat, Talk, Verdict};
 use crate::flood::proc::{cpu_seconds, memory};
 
 /// How long what is under way may take to arrive.
@@ -143,23 +143,67 @@ fn resident(servers: &Servers) -> io::Result<f64> {
     Ok(memory(servers.pids()[0])?.rss as f64)
 }
 
-/// Puts the load on started servers for `lasts`, and measures.
-pub async fn measure(row: Row, peer: Peer, servers: &Servers, lasts: Duration) -> io::Result<Finding> {
-    let Shape {
-        rooms, members, rate, ..
-    } = row.shape();
-    let sockets = f64::from(rooms * members);
-    let (base, before) = (resident(servers)?, cpu(servers)?);
-    let mut fleet = Fleet::new(servers.seats(rooms, members, 1), |_| true);
-    fleet.connect(if row == Row::Idle { 500.0 } else { 200.0 }).await;
+/// What messages cost, under a load that has warmed up.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// CPU of the servers, s.
+    pub servers: f64,
+    /// CPU of Redis, s.
+    pub redis: f64,
+    /// Messages sent.
+    pub messages: f64,
+    /// Copies that members received.
+    pub deliveries: f64,
+}
+
+/// Has the members of a fleet write for `lasts`, and says what it cost; the tally has the latencies of that time only.
+pub async fn talk(fleet: &Fleet, servers: &Servers, rate: f64, lasts: Duration) -> io::Result<Cost> {
+    let tally = fleet.tally();
+    let talk = |lasts, seed| Talk {
+        rate,
+        lasts,
+        bytes: BYTES,
+        poisson: true,
+        seed,
+    };
+    fleet.talk(talk(WARM_UP, 1)).await;
+    fleet.settle(SETTLED_MAX).await;
+    let _warm_up = (tally.ack.take(), tally.delivery.take());
+    let (before, counted) = (cpu(servers)?, tally.totals());
+    fleet.talk(talk(lasts, 2)).await;
+    fleet.settle(SETTLED_MAX).await;
+    let (after, totals) = (cpu(servers)?, tally.totals());
+    Ok(Cost {
+        servers: after.0 - before.0,
+        redis: after.1 - before.1,
+        messages: (totals.sent - counted.sent) as f64,
+        deliveries: (totals.received - counted.received) as f64,
+    })
+}
+
+/// A fleet in these seats, all of it in its rooms.
+pub async fn enter(peer: Peer, seats: Vec<Seat>, rate: f64) -> io::Result<Fleet> {
+    let sockets = seats.len();
+    let mut fleet = Fleet::new(seats, |_| true);
+    fleet.connect(rate).await;
     let joined = fleet.tally().totals().joined;
-    if joined != u64::from(rooms * members) {
+    if joined as usize != sockets {
         let why = fleet.tally().refusals();
         return Err(io::Error::other(format!(
             "{peer}: {joined} of {sockets} sockets joined: {why:?}"
         )));
     }
-    let (mut value, mut redis) = (0.0, None);
+    Ok(fleet)
+}
+
+/// Puts the load on started servers for `lasts`, and measures.
+pub async fn measure(row: Row, peer: Peer, servers: &Servers, lasts: Duration) -> io::Result<Finding> {
+    let shape = row.shape();
+    let sockets = f64::from(shape.rooms * shape.members);
+    let (base, before) = (resident(servers)?, cpu(servers)?);
+    let seats = servers.seats(shape.rooms, shape.members, Placement::First);
+    let mut fleet = enter(peer, seats, if row == Row::Idle { 500.0 } else { 200.0 }).await?;
+    let (mut value, mut redis);
     match row {
         Row::Connect => {
             let after = cpu(servers)?;
@@ -169,28 +213,15 @@ pub async fn measure(row: Row, peer: Peer, servers: &Servers, lasts: Duration) -
         Row::Idle => {
             sleep(REST).await;
             value = (resident(servers)? - base) / sockets;
+            redis = None;
         }
-        _ => {}
+        _ => {
+            let cost = talk(&fleet, servers, shape.rate, lasts).await?;
+            value = cost.servers * 1e6 / cost.deliveries;
+            redis = Some(cost.redis * 1e6 / cost.deliveries);
+        }
     }
     let tally = fleet.tally().clone();
-    let talk = |lasts, seed| Talk {
-        rate,
-        lasts,
-        bytes: BYTES,
-        poisson: true,
-        seed,
-    };
-    if rate > 0.0 {
-        fleet.talk(talk(WARM_UP, 1)).await;
-        fleet.settle(SETTLED_MAX).await;
-        let _warm_up = (tally.ack.take(), tally.delivery.take());
-        let (before, received) = (cpu(servers)?, tally.totals().received);
-        fleet.talk(talk(lasts, 2)).await;
-        fleet.settle(SETTLED_MAX).await;
-        let (after, deliveries) = (cpu(servers)?, (tally.totals().received - received) as f64);
-        value = (after.0 - before.0) * 1e6 / deliveries;
-        redis = Some((after.1 - before.1) * 1e6 / deliveries);
-    }
     let verdict = fleet.settle(Duration::ZERO).await;
     let ack = Percentiles::of(&tally.ack.take());
     if row == Row::Ack {
