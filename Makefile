@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short peers compare ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short peers compare growth ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -104,6 +104,10 @@ compare: release peers ## roomcast, socket.io, stock socketioxide and a bare wri
 	$(CARGO) build --release -p roomcast-load --bin roomcast-load
 	$(TARGET)/release/roomcast-load compare --rounds $(or $(ROUNDS),5) --stock $(TARGET)/peers/release/roomcast-peer-stock \
 		$(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(JSON),--json $(JSON))
+
+growth: release ## what a message costs with more nodes, more rooms of a user, larger rooms; ONLY= JSON=
+	$(CARGO) build --release -p roomcast-load --bin roomcast-load
+	$(TARGET)/release/roomcast-load growth $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))
 
 browser: build ## the demo's page in a headless Chromium
 	@.ci/packages browser
