@@ -46,8 +46,8 @@ use crate::upstream::{Pod, Upstream};
 const SHARDS_MAX: usize = 8;
 /// Packets queued per socket; beyond it the room log takes over. A burst of acks and messages fits.
 const SOCKET_QUEUE: usize = 256;
-/// Bytes a websocket's read buffer begins with: most clients mostly listen.
-const WS_READ_BUFFER: usize = 512;
+/// Bytes of one read from a websocket, which its buffer is kept for: most clients mostly listen, and say little.
+const WS_READ_BUFFER: usize = 128;
 /// How long a client may take from opening a transport to CONNECT: a round trip and what its `auth` callback does. The
 /// engine keeps a session for that time even when its connection has ended.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);

@@ -35,19 +35,8 @@ use crate::web::Page;
 const SOCKET_PATH: &str = "/socket.io/";
 /// When to come back to a node that cannot serve now.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// Headers that Socket.IO and its transports read; the socket keeps the request's head for life.
-const KEPT_HEADERS: [HeaderName; 10] = [
-    header::HOST,
-    header::ORIGIN,
-    header::USER_AGENT,
-    header::CONNECTION,
-    header::UPGRADE,
-    header::CONTENT_TYPE,
-    header::CONTENT_LENGTH,
-    header::SEC_WEBSOCKET_KEY,
-    header::SEC_WEBSOCKET_VERSION,
-    header::TRANSFER_ENCODING,
-];
+/// Headers that the engine reads; the socket keeps the request's head for life.
+const KEPT_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::SEC_WEBSOCKET_KEY];
 /// Headers that decide over a handshake.
 const JUDGED_HEADERS: [HeaderName; 3] = [header::HOST, header::ORIGIN, HeaderName::from_static("x-forwarded-for")];
 
@@ -431,6 +420,8 @@ fn slim(request: Request<Incoming>, client: ClientInfo) -> Request<Incoming> {
     if let Ok(uri) = Uri::from_str(&parts.uri.to_string()) {
         *slim.uri_mut() = uri;
     }
+    // Most requests have one of them; the map's usual first size is six.
+    *slim.headers_mut() = HeaderMap::with_capacity(1);
     for name in KEPT_HEADERS {
         if let Some(value) = parts
             .headers

@@ -12,9 +12,10 @@ use crate::config::{ConfigError, Durability, RedisConfig};
 
 /// Calls waiting while a connection is away; more are refused at once.
 const MAX_WAITING_CALLS: usize = 10_000;
-/// Received messages held until the bus has taken them; one burst of a large room must fit. fred allocates this much for
-/// each kind of notification of a connection (some 60 MB), so only the bus gets it.
-pub(super) const BUS_CAPACITY: usize = 65_536;
+/// Received messages held until the bus has taken them, which it does as fast as it parses them: a burst waits in the queues
+/// of its shards, which grow as they need. fred allocates this much at once for each kind of notification of a connection
+/// (8 MB; with as much as a shard's queue it was 60), so only the bus gets it.
+pub(super) const BUS_CAPACITY: usize = 8192;
 /// The same for the adapter, which carries rare acts.
 const ADAPTER_CAPACITY: usize = 4096;
 /// The same for connections that receive nothing.

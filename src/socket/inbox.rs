@@ -161,6 +161,8 @@ impl Inbox {
         }
         if taken.is_empty() {
             state.running = false;
+            // Most sockets rest for most of their life.
+            state.jobs = VecDeque::new();
         }
         let first = state.taken + 1;
         state.taken += taken.len() as u64;

@@ -216,6 +216,35 @@ together('the transport', () => {
     assert.ok(client.socket.connected);
   });
 
+  test('a busy room stays in order while a member is upgraded', async (t) => {
+    const [ann, bob] = [await login(world), await login(world)];
+    const room = await makeRoom(world, [ann, bob]);
+    const writer = await joined(t, A, bob, room);
+    const marks = [];
+    const reader = open(t, A, ann, { transports: ['polling', 'websocket'] });
+    reader.socket.io.on('open', () => {
+      reader.socket.io.engine.on('packet', ({ data }) => {
+        if (String(data).startsWith('32147483647[')) marks.push(data);
+      });
+    });
+    await reader.next(['connect']);
+    const joining = reader.do('join', { roomID: room });
+    const { engine } = reader.socket.io;
+    let upgraded = engine.transport.name === 'websocket';
+    engine.once('upgrade', () => { upgraded = true; });
+    let count = 0;
+    for (let after = 0; after < 30; count += 1) {
+      await writer.do('message', { roomID: room, message: `number ${count}` });
+      if (upgraded) after += 1;
+    }
+    await joining;
+    const [previous] = await reader.expect('previousMessages');
+    await reader.expect('message', ({ message }) => message === `number ${count - 1}`);
+    const seen = [...previous, ...reader.all('message').map(([message]) => message)].map(({ message }) => message);
+    assert.deepEqual(seen, Array.from({ length: count }, (_, number) => `number ${number}`));
+    assert.equal(marks.length, 1, 'what goes to the websocket directly begins behind one mark');
+  });
+
   test('the handshake names a ping every 30 s and a timeout of 60 s', async () => {
     const answer = await rawHandshake(A, { address: freshAddress() });
     assert.equal(answer.status, 200);
