@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short peers compare growth ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short load load-short peers compare growth ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -95,6 +95,16 @@ rollout-short: build ## less than a minute of it, with 300 sockets
 	$(CARGO) build -p roomcast-load --bin roomcast-rollout
 	$(TARGET)/debug/roomcast-rollout --rooms 20 --members 15 --rate 60 --spread 4 --notice 2 --how drain
 
+load: release ## a load test; SCENARIO= (a name in loadtest/scenarios) LASTS= JSON= HTML=
+	$(CARGO) build --release -p roomcast-load --bin roomcast-load
+	$(TARGET)/release/roomcast-load run loadtest/scenarios/$(or $(SCENARIO),steady).yaml $(if $(LASTS),--lasts $(LASTS)) \
+		$(if $(JSON),--json $(JSON)) $(if $(HTML),--html $(HTML))
+
+# Not optimised, and beside whatever else runs: promises are judged, not times.
+load-short: build ## a few seconds of it, from two processes
+	$(CARGO) build -p roomcast-load --bin roomcast-load
+	$(TARGET)/debug/roomcast-load run loadtest/scenarios/short.yaml --processes 2
+
 # Outside the workspace: its features would mix with those of the node.
 peers: packages ## what `compare` measures roomcast against
 	@cd loadtest/peers/node && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
@@ -142,7 +152,7 @@ panels: build $(VENV)/.installed ## a loaded deployment under a real Prometheus:
 helm-docs: build $(VENV)/.installed ## make the chart's README, the settings in its schema, and the plain manifests anew
 	$(VENV)/bin/python -B helm/generate.py --binary $(TARGET)/debug/roomcast
 
-test: lint unit e2e chaos-short rollout-short ts backend python browser helm alerts panels ## everything CI runs
+test: lint unit e2e chaos-short rollout-short load-short ts backend python browser helm alerts panels ## everything CI runs
 
 telemetry-cost: release ## what scraping and tracing cost, CPU per delivery in alternating runs
 	ROOMCAST_BINARY=$(abspath $(TARGET))/release/roomcast \

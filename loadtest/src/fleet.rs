@@ -13,8 +13,8 @@ pub mod wire;
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub struct Fleet {
     writers: Vec<usize>,
     tally: Arc<Tally>,
     /// One task for each connection.
-    staying: JoinSet<()>,
+    staying: Mutex<JoinSet<()>>,
 }
 
 /// What became of the messages of a fleet.
@@ -84,7 +84,7 @@ impl Fleet {
             members: members.collect(),
             writers,
             tally,
-            staying: JoinSet::new(),
+            staying: Mutex::default(),
         }
     }
 
@@ -99,7 +99,7 @@ impl Fleet {
     }
 
     /// Connects those who are not, `rate` a second, and waits until each is in its room or has failed.
-    pub async fn connect(&mut self, rate: f64) {
+    pub async fn connect(&self, rate: f64) {
         let entering = Arc::new(Semaphore::new(ENTERING_MAX));
         let began = Instant::now();
         let absent: Vec<Arc<Member>> = self
@@ -113,9 +113,9 @@ impl Fleet {
             let Ok(place) = entering.clone().acquire_owned().await else {
                 break;
             };
-            self.staying
-                .spawn(async move { member.stay(move || drop(place)).await });
-            while self.staying.try_join_next().is_some() {}
+            let mut staying = self.staying.lock().unwrap_or_else(PoisonError::into_inner);
+            staying.spawn(async move { member.stay(move || drop(place)).await });
+            while staying.try_join_next().is_some() {}
         }
         // Who fails gives its place back as well.
         let _all = entering.acquire_many(ENTERING_MAX as u32).await;
@@ -172,11 +172,12 @@ impl Fleet {
     }
 
     /// Ends all connections.
-    pub async fn leave(&mut self) {
+    pub async fn leave(&self) {
         for member in &self.members {
             member.leave().await;
         }
-        self.staying.shutdown().await;
+        let mut staying = std::mem::take(&mut *self.staying.lock().unwrap_or_else(PoisonError::into_inner));
+        staying.shutdown().await;
         self.tally.joined.store(0, Ordering::Relaxed);
     }
 }

@@ -182,7 +182,7 @@ async fn measure(series: Series, size: &Size, programs: &Programs, dir: &Path, s
     let servers = Servers::start(Peer::Roomcast, programs, dir, size.nodes, size.rooms, size.members).await?;
     servers.add_rooms(size.more_rooms, size.rooms * size.members).await?;
     let seats = servers.seats(size.rooms, size.members, size.placement);
-    let mut fleet = enter(Peer::Roomcast, seats, CONNECTS_PER_SECOND).await?;
+    let fleet = enter(Peer::Roomcast, seats, CONNECTS_PER_SECOND).await?;
     let cost = talk(&fleet, &servers, size.rate, Duration::from_secs(seconds)).await?;
     let tally = fleet.tally().clone();
     let found = Found {

@@ -12,6 +12,7 @@
 //! * [`growth`]: what a message costs as a deployment grows.
 //! * [`questions`]: many questions to a model while workers die, each of which has one end.
 //! * [`rollout`]: nodes replaced one after the other behind a real load balancer, and who noticed.
+//! * [`run`]: load tests from files, with a verdict and a page.
 //! * [`flood`]: a node under attack, and what other clients notice of it.
 
 pub mod chaos;
@@ -26,3 +27,4 @@ pub mod harness;
 pub mod packet;
 pub mod questions;
 pub mod rollout;
+pub mod run;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use roomcast_load::{compare, growth};
+use roomcast_load::{compare, growth, run};
 
 /// Load tests for Socket.IO chat that check what arrives.
 #[derive(Debug, Parser)]
@@ -16,8 +16,13 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Options),
+    Report(run::PageOptions),
     Compare(compare::Options),
     Growth(growth::Options),
+    /// A process of `run` with a share of the sockets
+    #[command(hide = true)]
+    Part,
     /// The bare write loop that `compare` measures
     #[command(hide = true)]
     Floor {
@@ -28,6 +33,9 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Run(options) => run::run(options).await,
+        Command::Report(options) => run::make_page(&options),
+        Command::Part => run::part::serve().await.map(|()| true).map_err(Into::into),
         Command::Compare(options) => compare::run(options).await,
         Command::Growth(options) => growth::run(options).await,
         Command::Floor { listen } => compare::floor::serve(listen).await.map(|()| true).map_err(Into::into),

@@ -184,7 +184,7 @@ pub async fn talk(fleet: &Fleet, servers: &Servers, rate: f64, lasts: Duration) 
 /// A fleet in these seats, all of it in its rooms.
 pub async fn enter(peer: Peer, seats: Vec<Seat>, rate: f64) -> io::Result<Fleet> {
     let sockets = seats.len();
-    let mut fleet = Fleet::new(seats, |_| true);
+    let fleet = Fleet::new(seats, |_| true);
     fleet.connect(rate).await;
     let joined = fleet.tally().totals().joined;
     if joined as usize != sockets {
@@ -202,7 +202,7 @@ pub async fn measure(row: Row, peer: Peer, servers: &Servers, lasts: Duration) -
     let sockets = f64::from(shape.rooms * shape.members);
     let (base, before) = (resident(servers)?, cpu(servers)?);
     let seats = servers.seats(shape.rooms, shape.members, Placement::First);
-    let mut fleet = enter(peer, seats, if row == Row::Idle { 500.0 } else { 200.0 }).await?;
+    let fleet = enter(peer, seats, if row == Row::Idle { 500.0 } else { 200.0 }).await?;
     let (mut value, mut redis);
     match row {
         Row::Connect => {

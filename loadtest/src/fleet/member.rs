@@ -55,7 +55,7 @@ pub struct Member {
     sent: AtomicU32,
     /// Messages without an ack, with when they were meant to go.
     open: Mutex<Vec<(u32, u64)>>,
-    /// Messages that were refused: nobody may have them.
+    /// Messages that were refused, or whose connection broke before their ack: nobody must have them.
     refused: Mutex<HashSet<u32>>,
     view: Mutex<View>,
 }
@@ -99,7 +99,7 @@ impl Member {
         lock(&self.open).len()
     }
 
-    /// How many messages of its own were refused.
+    /// How many messages of its own were refused, or may have been.
     pub fn refusals(&self) -> u64 {
         lock(&self.refused).len() as u64
     }
@@ -124,13 +124,15 @@ impl Member {
         if self.joined.swap(false, Ordering::Relaxed) {
             self.tally.joined.fetch_sub(1, Ordering::Relaxed);
         }
+        // Nobody can know what became of them; their copies are judged where they come.
+        let open = std::mem::take(&mut *lock(&self.open));
+        lock(&self.refused).extend(open.into_iter().map(|(number, _)| number));
         if self.leaving.load(Ordering::Relaxed) {
             return;
         }
         self.tally.dropped.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = outcome {
-            self.tally.refused(&error.to_string());
-        }
+        let why = outcome.map_or_else(|error| error.to_string(), |()| "the server closed".to_owned());
+        self.tally.refused(&why);
     }
 
     /// Closes the connection as a lost network would.

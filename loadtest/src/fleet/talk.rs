@@ -53,8 +53,11 @@ impl Fleet {
         let (mut due, mut next) = (gaps.next(), 0);
         while due < talk.lasts.as_secs_f64() {
             while due <= began.elapsed().as_secs_f64() && due < talk.lasts.as_secs_f64() {
-                let writer = writers[next % writers.len()].clone();
-                next += 1;
+                // Who is away at the moment does not write.
+                let mut others = (0..writers.len()).map(|step| (next + step) % writers.len());
+                let writer = others.find(|index| writers[*index].is_joined()).unwrap_or(next);
+                next = (writer + 1) % writers.len();
+                let writer = writers[writer].clone();
                 let meant = epoch + (due * 1e6) as u64;
                 due += gaps.next();
                 match waiting.clone().try_acquire_owned() {
@@ -73,11 +76,9 @@ impl Fleet {
         bytes: usize,
         place: tokio::sync::OwnedSemaphorePermit,
     ) {
-        let tally = self.tally.clone();
         let mut send = Box::pin(async move {
-            if writer.send(meant, bytes).await.is_err() {
-                tally.refused("not sent: not connected");
-            }
+            // A connection that breaks is noted where it is read.
+            let _broken = writer.send(meant, bytes).await;
             drop(place);
         });
         // Nearly always the socket takes it at once; a task of its own is for the others.

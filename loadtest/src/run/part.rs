@@ -1,0 +1,175 @@
+//! One process of a load test: its share of the rooms, so that sockets are not limited by what one process may open.
+//!
+//! It talks with the process that started it over its standard streams, a line of JSON each way at a time: orders in,
+//! [`Said`] out.
+
+use std::io;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::scenario::Scenario;
+use crate::fleet::tally::{Tally, Totals, histogram};
+use crate::fleet::{Fleet, Seat, Talk, Verdict, source};
+
+/// How long what is under way may take to arrive.
+const SETTLED_MAX: Duration = Duration::from_secs(20);
+
+/// What a part has to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// Which part, from 0.
+    pub part: u32,
+    /// How many there are.
+    pub parts: u32,
+    /// The whole test.
+    pub scenario: Scenario,
+    /// The nodes.
+    pub servers: Vec<std::net::SocketAddr>,
+    /// CONNECT payloads of the part's sockets, in the order of its seats.
+    pub auths: Vec<String>,
+}
+
+/// What a part says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    /// All its sockets are in their rooms, or have failed.
+    Joined,
+    /// What a second brought.
+    Second(Second),
+    /// It is over.
+    Done(Outcome),
+}
+
+/// A second of a part.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Second {
+    /// The totals at its end.
+    pub totals: Totals,
+    /// Latencies of acks, as `(µs, how many)`.
+    pub ack: Vec<(u64, u64)>,
+    /// Latencies of deliveries.
+    pub delivery: Vec<(u64, u64)>,
+    /// Latencies of connects.
+    pub connect: Vec<(u64, u64)>,
+}
+
+/// What became of a part.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// What became of its messages.
+    pub verdict: Verdict,
+    /// What was refused, by reason.
+    pub refusals: std::collections::BTreeMap<String, u64>,
+}
+
+/// Which sockets a part has, by user: the rooms are dealt out, so that what is said in one is judged in one place.
+pub fn users(scenario: &Scenario, part: u32, parts: u32) -> impl Iterator<Item = u32> {
+    let rooms = scenario.rooms;
+    (0..scenario.sockets()).filter(move |user| user % rooms % parts == part)
+}
+
+fn say(said: &Said) -> io::Result<()> {
+    println!("{}", serde_json::to_string(said)?);
+    Ok(())
+}
+
+fn second(tally: &Tally) -> Second {
+    let counts = |latencies: &crate::fleet::tally::Latencies| {
+        let taken = latencies.take();
+        let each = taken.iter_recorded();
+        each.map(|value| (value.value_iterated_to(), value.count_at_value()))
+            .collect()
+    };
+    Second {
+        totals: tally.totals(),
+        ack: counts(&tally.ack),
+        delivery: counts(&tally.delivery),
+        connect: counts(&tally.connect),
+    }
+}
+
+/// Does what the standard input orders, and says so on the standard output.
+pub async fn serve() -> io::Result<()> {
+    let mut orders = BufReader::new(tokio::io::stdin()).lines();
+    let order = orders.next_line().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let order: Order = serde_json::from_str(&order)?;
+    let scenario = &order.scenario;
+    let seat = |(user, auth): (u32, &String)| Seat {
+        // The members of a room sit on different nodes.
+        server: order.servers[(user / scenario.rooms) as usize % order.servers.len()],
+        from: source(u8::try_from(order.part % 200).unwrap_or(0), user),
+        room: format!("room-{}", user % scenario.rooms).into(),
+        auth: auth.as_str().into(),
+    };
+    let seats: Vec<Seat> = users(scenario, order.part, order.parts)
+        .zip(&order.auths)
+        .map(seat)
+        .collect();
+    let share = seats.len() as f64 / f64::from(scenario.sockets());
+    let connects = scenario.connects_per_second * share;
+    let fleet = Fleet::new(seats, |_| true);
+    let tally = fleet.tally().clone();
+
+    let seconds = async {
+        let mut ticks = interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            say(&Said::Second(second(&tally)))?;
+        }
+    };
+    let work = async {
+        fleet.connect(connects).await;
+        say(&Said::Joined)?;
+        // All parts begin together.
+        orders.next_line().await?;
+        let talk = |lasts, seed| Talk {
+            rate: scenario.rate * share,
+            lasts: Duration::from_secs(lasts),
+            bytes: scenario.bytes,
+            poisson: scenario.poisson,
+            seed: seed + u64::from(order.part),
+        };
+        fleet.talk(talk(scenario.warm_up, 100)).await;
+        let half = scenario.lasts / 2;
+        stay(&fleet, talk(half, 1)).await;
+        let storm = async {
+            if scenario.cut > 0.0 {
+                fleet.cut((fleet.members().len() as f64 * scenario.cut) as usize).await;
+                fleet.connect(connects).await;
+            }
+        };
+        tokio::join!(storm, stay(&fleet, talk(scenario.lasts - half, 2)));
+        Ok::<_, io::Error>(fleet.settle(SETTLED_MAX).await)
+    };
+    let verdict = tokio::select! {
+        verdict = work => verdict?,
+        failed = seconds => return failed,
+    };
+    say(&Said::Second(second(&tally)))?;
+    say(&Said::Done(Outcome {
+        verdict,
+        refusals: tally.refusals(),
+    }))?;
+    fleet.leave().await;
+    Ok(())
+}
+
+async fn stay(fleet: &Fleet, talk: Talk) {
+    let lasts = talk.lasts;
+    tokio::join!(fleet.talk(talk), tokio::time::sleep(lasts));
+}
+
+/// Recorded latencies as a histogram again.
+pub fn gather<'a>(counts: impl IntoIterator<Item = &'a (u64, u64)>) -> hdrhistogram::Histogram<u64> {
+    let mut all = histogram();
+    for (value, count) in counts {
+        all.saturating_record_n(*value, *count);
+    }
+    all
+}

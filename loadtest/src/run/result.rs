@@ -1,0 +1,387 @@
+//! What a load test found: a point for each second, the totals, and what is to be complained of.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use super::part::{Outcome, Second, gather};
+use super::scenario::Scenario;
+use super::used;
+use crate::fleet::Verdict;
+use crate::fleet::tally::{Percentiles, Totals, histogram};
+
+/// One second of a run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Point {
+    /// Totals of all parts at its end.
+    pub totals: Totals,
+    /// Acks of this second.
+    pub ack: Percentiles,
+    /// Deliveries of this second.
+    pub delivery: Percentiles,
+    /// Cores that the nodes used.
+    pub cores: f64,
+    /// Resident memory of the nodes, MiB.
+    pub memory_mib: f64,
+}
+
+/// What a run found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunResult {
+    /// The scenario's name.
+    pub name: String,
+    /// The scenario.
+    pub scenario: Scenario,
+    /// Cores and kernel.
+    pub machine: String,
+    /// A point for each second, from the first connect on.
+    pub points: Vec<Point>,
+    /// The point at which all were in their rooms.
+    pub begun_at: usize,
+    /// Resident memory of the nodes before the clients came, MiB.
+    pub base_mib: f64,
+    /// Resident memory of the nodes when all were in their rooms, MiB.
+    pub joined_mib: f64,
+    /// Acks after the warm-up.
+    pub ack: Percentiles,
+    /// Deliveries after the warm-up.
+    pub delivery: Percentiles,
+    /// Connects.
+    pub connect: Percentiles,
+    /// What became of the messages.
+    pub verdict: Verdict,
+    /// What was refused, by reason.
+    pub refusals: BTreeMap<String, u64>,
+    /// Processes that ended by themselves.
+    pub ended: Vec<String>,
+    #[serde(skip)]
+    live: Live,
+}
+
+/// What is gathered while it runs.
+#[derive(Clone, Debug)]
+struct Live {
+    totals: BTreeMap<usize, Totals>,
+    ack: Histogram<u64>,
+    delivery: Histogram<u64>,
+    connect: Histogram<u64>,
+    /// Of the second under way, all parts.
+    second: Second,
+    cpu: f64,
+    /// Seconds since everybody was in.
+    since: Option<u64>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            totals: BTreeMap::new(),
+            ack: histogram(),
+            delivery: histogram(),
+            connect: histogram(),
+            second: Second::default(),
+            cpu: 0.0,
+            since: None,
+        }
+    }
+}
+
+impl RunResult {
+    pub(super) fn new(name: &str, scenario: &Scenario, machine: String, pids: &[u32]) -> io::Result<Self> {
+        let (cpu, base_mib) = used(pids)?;
+        Ok(Self {
+            name: name.to_owned(),
+            scenario: scenario.clone(),
+            machine,
+            points: Vec::new(),
+            begun_at: 0,
+            base_mib,
+            joined_mib: base_mib,
+            ack: Percentiles::default(),
+            delivery: Percentiles::default(),
+            connect: Percentiles::default(),
+            verdict: Verdict::default(),
+            refusals: BTreeMap::new(),
+            ended: Vec::new(),
+            live: Live { cpu, ..Live::default() },
+        })
+    }
+
+    /// Everybody is in; the talk begins.
+    pub(super) fn begin(&mut self, pids: &[u32]) -> io::Result<()> {
+        self.live.since = Some(0);
+        self.begun_at = self.points.len();
+        self.joined_mib = used(pids)?.1;
+        Ok(())
+    }
+
+    fn totals(&self) -> Totals {
+        let mut all = Totals::default();
+        for part in self.live.totals.values() {
+            all.sent += part.sent;
+            all.acked += part.acked;
+            all.received += part.received;
+            all.doubled += part.doubled;
+            all.disordered += part.disordered;
+            all.joined += part.joined;
+            all.dropped += part.dropped;
+            all.refused += part.refused;
+        }
+        all
+    }
+
+    /// Sockets in their rooms.
+    pub(super) fn joined(&self) -> u64 {
+        self.totals().joined
+    }
+
+    /// Adds a second of a part.
+    pub(super) fn add(&mut self, part: usize, second: Second) {
+        let warm = self.live.since.is_some_and(|since| since > self.scenario.warm_up);
+        let live = &mut self.live;
+        live.totals.insert(part, second.totals);
+        // The bounds of all histograms are the same.
+        let _added = live.connect.add(gather(&second.connect));
+        if warm {
+            let _added = live.ack.add(gather(&second.ack));
+            let _added = live.delivery.add(gather(&second.delivery));
+        }
+        live.second.ack.extend(second.ack);
+        live.second.delivery.extend(second.delivery);
+    }
+
+    /// Ends a second.
+    pub(super) fn sample(&mut self, pids: &[u32]) -> io::Result<()> {
+        let (cpu, memory_mib) = used(pids)?;
+        let second = std::mem::take(&mut self.live.second);
+        self.points.push(Point {
+            totals: self.totals(),
+            ack: Percentiles::of(&gather(&second.ack)),
+            delivery: Percentiles::of(&gather(&second.delivery)),
+            cores: cpu - self.live.cpu,
+            memory_mib,
+        });
+        self.live.cpu = cpu;
+        self.live.since = self.live.since.map(|since| since + 1);
+        Ok(())
+    }
+
+    /// A part is done.
+    pub(super) fn end(&mut self, outcome: &Outcome) {
+        self.verdict.expected += outcome.verdict.expected;
+        self.verdict.lost += outcome.verdict.lost;
+        self.verdict.doubled += outcome.verdict.doubled;
+        self.verdict.disordered += outcome.verdict.disordered;
+        self.verdict.unanswered += outcome.verdict.unanswered;
+        for (why, count) in &outcome.refusals {
+            *self.refusals.entry(why.clone()).or_default() += count;
+        }
+        self.ack = Percentiles::of(&self.live.ack);
+        self.delivery = Percentiles::of(&self.live.delivery);
+        self.connect = Percentiles::of(&self.live.connect);
+    }
+
+    /// How it stands.
+    pub(super) fn status(&self) -> String {
+        let Some(point) = self.points.last() else {
+            return "connecting".to_owned();
+        };
+        let totals = point.totals;
+        format!(
+            "{:4} s: {} in, {} sent, {} acked, {} received, {} refused; ack p99 {:.1} ms; nodes {:.2} cores, {:.0} MiB",
+            self.points.len(),
+            totals.joined,
+            totals.sent,
+            totals.acked,
+            totals.received,
+            totals.refused,
+            point.ack.p99,
+            point.cores,
+            point.memory_mib
+        )
+    }
+
+    /// Resident memory at the end, MiB.
+    pub fn memory_mib(&self) -> f64 {
+        self.points.last().map_or(self.base_mib, |point| point.memory_mib)
+    }
+
+    /// What the nodes gained between the end of the first tenth and the end, MiB.
+    pub fn growth_mib(&self) -> f64 {
+        let talk = &self.points[self.begun_at.min(self.points.len())..];
+        let first = talk.get(talk.len() / 10).map_or(0.0, |point| point.memory_mib);
+        self.memory_mib() - first
+    }
+
+    /// What a socket costs in memory, KiB.
+    pub fn per_socket_kib(&self) -> f64 {
+        (self.memory_mib() - self.base_mib) * 1024.0 / f64::from(self.scenario.sockets())
+    }
+
+    /// Broken promises and missed limits, in words.
+    pub fn complaints(&self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        let (verdict, limits) = (self.verdict, &self.scenario.limits);
+        let promises = [
+            ("never came", verdict.lost),
+            ("came twice", verdict.doubled),
+            ("came out of order", verdict.disordered),
+            ("have neither ack nor refusal", verdict.unanswered),
+        ];
+        let broken = promises.iter().filter(|(_, count)| *count > 0);
+        complaints.extend(broken.map(|(what, count)| format!("{count} messages {what}")));
+        let joined = self.points.iter().map(|point| point.totals.joined).max().unwrap_or(0);
+        if joined < u64::from(self.scenario.sockets()) {
+            complaints.push(format!("{joined} of {} sockets joined", self.scenario.sockets()));
+        }
+        complaints.extend(self.ended.iter().cloned());
+        let refused: u64 = self.refusals.values().sum();
+        if refused > limits.refused {
+            complaints.push(format!(
+                "{refused} refused, limit {}: {:?}",
+                limits.refused, self.refusals
+            ));
+        }
+        let measured = [
+            ("ack p99, ms", limits.ack_p99_ms, self.ack.p99),
+            ("delivery p99, ms", limits.delivery_p99_ms, self.delivery.p99),
+            ("connect p99, ms", limits.connect_p99_ms, self.connect.p99),
+            ("growth of memory, MiB", limits.memory_growth_mib, self.growth_mib()),
+            (
+                "memory of a socket, KiB",
+                limits.memory_per_socket_kib,
+                self.per_socket_kib(),
+            ),
+        ];
+        for (what, limit, value) in measured {
+            if let Some(limit) = limit.filter(|limit| value > *limit) {
+                complaints.push(format!("{what}: {value:.1}, limit {limit}"));
+            }
+        }
+        complaints
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let (totals, verdict) = (
+            self.points.last().map_or_else(Totals::default, |point| point.totals),
+            self.verdict,
+        );
+        let mut text = format!(
+            "{}: {} sockets on {} nodes, {} s\n  messages  sent {}, acked {}; copies {} of {}, lost {}, twice {}, out of order {}\n",
+            self.name,
+            self.scenario.sockets(),
+            self.scenario.nodes,
+            self.scenario.lasts,
+            totals.sent,
+            totals.acked,
+            verdict.expected.saturating_sub(verdict.lost),
+            verdict.expected,
+            verdict.lost,
+            verdict.doubled,
+            verdict.disordered
+        );
+        let lines = [
+            ("ack", self.ack),
+            ("delivery", self.delivery),
+            ("connect", self.connect),
+        ];
+        for (what, times) in lines.iter().filter(|(_, times)| times.count > 0) {
+            // Writing to a string cannot fail.
+            let _written = writeln!(
+                text,
+                "  {what:<9} p50 {:.1} ms, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1} ({})",
+                times.p50, times.p90, times.p99, times.p999, times.max, times.count
+            );
+        }
+        let _written = writeln!(
+            text,
+            "  memory    {:.0} MiB before, {:.0} with all in, {:.0} at the end: {:.1} KiB a socket",
+            self.base_mib,
+            self.joined_mib,
+            self.memory_mib(),
+            self.per_socket_kib()
+        );
+        let complaints = self.complaints();
+        for complaint in &complaints {
+            let _written = writeln!(text, "  FAILED    {complaint}");
+        }
+        if complaints.is_empty() {
+            text.push_str("  every promise and every limit was kept\n");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(limits: &str) -> RunResult {
+        let text = format!("about: x\nrooms: 2\nmembers: 3\nconnects_per_second: 10\nlasts: 4\nlimits: {limits}\n");
+        let scenario: Scenario = serde_saphyr::from_str(&text).unwrap();
+        let mut result = RunResult::new("x", &scenario, String::new(), &[]).unwrap();
+        let totals = Totals {
+            joined: 6,
+            ..Totals::default()
+        };
+        result.points = [1.0, 2.0, 5.0]
+            .map(|memory_mib| Point {
+                totals,
+                memory_mib,
+                ..Point::default()
+            })
+            .into();
+        result
+    }
+
+    #[test]
+    fn limits_and_promises_are_judged() {
+        assert_eq!(result("{}").complaints(), Vec::<String>::new());
+        let grown = result("{memory_growth_mib: 3, memory_per_socket_kib: 9000}").complaints();
+        assert_eq!(grown, ["growth of memory, MiB: 4.0, limit 3"]);
+        let mut broken = result("{refused: 1}");
+        broken.verdict.lost = 2;
+        broken.refusals.insert("rate_limited".to_owned(), 2);
+        broken.points[2].totals.joined = 5;
+        let complaints = broken.complaints();
+        assert_eq!(complaints[0], "2 messages never came");
+        assert!(complaints[1].starts_with("2 refused, limit 1"), "{complaints:?}");
+        for point in &mut broken.points {
+            point.totals.joined = 5;
+        }
+        assert!(
+            broken.table().contains("FAILED    5 of 6 sockets joined"),
+            "{}",
+            broken.table()
+        );
+    }
+
+    #[test]
+    fn parts_and_seconds_add_up() {
+        let mut result = result("{}");
+        result.points.clear();
+        result.begin(&[]).unwrap();
+        for (part, ack) in [(0, 1000), (1, 3000)] {
+            let second = Second {
+                totals: Totals {
+                    sent: 5,
+                    joined: 3,
+                    ..Totals::default()
+                },
+                ack: vec![(ack, 1)],
+                ..Second::default()
+            };
+            result.live.since = Some(1);
+            result.add(part, second);
+        }
+        result.sample(&[]).unwrap();
+        assert_eq!((result.points[0].totals.sent, result.joined()), (10, 6));
+        assert_eq!(result.points[0].ack.count, 2);
+        result.end(&Outcome::default());
+        assert_eq!(result.ack.count, 2);
+    }
+}
