@@ -16,6 +16,7 @@ use clap::{Args, ValueEnum as _};
 
 pub use peer::{Peer, Placement, Programs, Servers};
 pub use report::Comparison;
+pub(crate) use row::cpu;
 pub use row::{Cost, Finding, Row, Shape, enter, measure, talk};
 
 use crate::chaos::Rng;
