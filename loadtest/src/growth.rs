@@ -31,6 +31,8 @@ pub enum Series {
     RoomsOfUser,
     /// Members of a room: 3, 30, 300, 3000, 10 000
     RoomSize,
+    /// Messages a second in rooms of 3: 100, 300, 1000
+    Rate,
     /// Sockets that come and then are idle for a minute: 500, 4000
     Resting,
 }
@@ -107,6 +109,17 @@ impl Series {
                     more_rooms: 0,
                     placement: Placement::First,
                     rate: (6000.0 / f64::from(members)).clamp(2.0, 600.0),
+                })
+                .into(),
+            Self::Rate => [100, 300, 1000]
+                .map(|grown| Size {
+                    grown,
+                    nodes: 1,
+                    rooms: 200,
+                    members: 3,
+                    more_rooms: 0,
+                    placement: Placement::First,
+                    rate: grown.into(),
                 })
                 .into(),
             // Measured apart: nobody writes.
