@@ -4,6 +4,7 @@
 //! has its turn in every round, in another order, and the spread is told.
 
 pub mod floor;
+mod page;
 mod peer;
 mod report;
 mod row;
@@ -16,6 +17,7 @@ use clap::{Args, ValueEnum as _};
 
 pub use peer::{Peer, Placement, Programs, Servers};
 pub use report::Comparison;
+pub(crate) use row::cpu;
 pub use row::{Cost, Finding, Row, Shape, enter, measure, talk};
 
 use crate::chaos::Rng;
@@ -42,6 +44,12 @@ pub struct Options {
     /// Write every figure to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a page with a bar for each server to this file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Read what `--json` wrote, of one run or several on one machine, instead of measuring
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    pub from: Vec<PathBuf>,
     /// roomcast [default: `roomcast` beside this program]
     #[arg(long, value_name = "PATH")]
     pub binary: Option<PathBuf>,
@@ -62,6 +70,9 @@ pub struct Options {
 
 /// Runs to the end and prints the tables; false when roomcast broke a promise.
 pub async fn run(options: Options) -> Result<bool, HarnessError> {
+    if !options.from.is_empty() {
+        return show(&read(&options.from)?, &options);
+    }
     let peers = chosen(&options.peers, Peer::value_variants());
     let needs = |peer: &[Peer]| peers.iter().any(|chosen| peer.contains(chosen));
     let programs = Programs {
@@ -136,13 +147,47 @@ async fn drive(
             comparison.findings.push(found);
             // So that what is measured is on disk whatever happens next.
             if let Some(file) = &options.json {
-                let text = serde_json::to_string_pretty(&comparison).map_err(io::Error::other)?;
-                std::fs::write(file, text)?;
+                write_json(&comparison, file)?;
             }
         }
     }
+    show(&comparison, options)
+}
+
+/// Prints the tables and writes the files.
+fn show(comparison: &Comparison, options: &Options) -> Result<bool, HarnessError> {
+    if let Some(file) = &options.json {
+        write_json(comparison, file)?;
+    }
+    if let Some(file) = &options.html {
+        std::fs::write(file, comparison.page())?;
+    }
     println!("{}", comparison.table());
     Ok(comparison.is_clean())
+}
+
+fn write_json(comparison: &Comparison, file: &Path) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(comparison).map_err(io::Error::other)?;
+    std::fs::write(file, text + "\n")
+}
+
+/// Several runs as one.
+fn read(files: &[PathBuf]) -> Result<Comparison, HarnessError> {
+    let mut all = Comparison::default();
+    for file in files {
+        let unfit = |why: String| HarnessError::Setup(format!("{}: {why}", file.display()));
+        let text = std::fs::read_to_string(file).map_err(|error| unfit(error.to_string()))?;
+        let one: Comparison = serde_json::from_str(&text).map_err(|error| unfit(error.to_string()))?;
+        if !all.findings.is_empty() && (&one.machine, one.seconds) != (&all.machine, all.seconds) {
+            return Err(unfit(
+                "it is of another machine, or its loads lasted for another time".to_owned(),
+            ));
+        }
+        all.machine = one.machine;
+        all.seconds = one.seconds;
+        all.findings.extend(one.findings);
+    }
+    Ok(all)
 }
 
 /// Cores and kernel.

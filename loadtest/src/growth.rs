@@ -1,11 +1,15 @@
 //! What a message costs as a deployment grows: more nodes, more rooms of a user, larger rooms.
 
+mod resting;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+pub use resting::Rested;
 
 use crate::compare::{Peer, Placement, Programs, Servers, enter, machine, talk};
 use crate::deployment::plan::display_as_value;
@@ -16,7 +20,7 @@ use crate::harness::{HarnessError, Say, find_binary, run_in_folder};
 const CONNECTS_PER_SECOND: f64 = 200.0;
 
 /// What grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Series {
     /// Nodes 1, 2, 4, 8; all members on one: the others must cost nothing
@@ -25,8 +29,12 @@ pub enum Series {
     NodesSpread,
     /// Rooms that each user belongs to: 1, 20, 200
     RoomsOfUser,
-    /// Members of a room: 3, 30, 300, 3000
+    /// Members of a room: 3, 30, 300, 3000, 10 000
     RoomSize,
+    /// Messages a second in rooms of 3: 100, 300, 1000
+    Rate,
+    /// Sockets that come and then are idle for a minute: 500, 4000
+    Resting,
 }
 display_as_value!(Series);
 
@@ -92,7 +100,7 @@ impl Series {
                 })
                 .into(),
             // About as many deliveries each.
-            Self::RoomSize => [3, 30, 300, 3000]
+            Self::RoomSize => [3, 30, 300, 3000, 10_000]
                 .map(|members| Size {
                     grown: members,
                     nodes: 1,
@@ -103,22 +111,59 @@ impl Series {
                     rate: (6000.0 / f64::from(members)).clamp(2.0, 600.0),
                 })
                 .into(),
+            Self::Rate => [100, 300, 1000]
+                .map(|grown| Size {
+                    grown,
+                    nodes: 1,
+                    rooms: 200,
+                    members: 3,
+                    more_rooms: 0,
+                    placement: Placement::First,
+                    rate: grown.into(),
+                })
+                .into(),
+            // Measured apart: nobody writes.
+            Self::Resting => Vec::new(),
         }
     }
 }
 
 /// What was found at one size.
-#[derive(Clone, Debug, Serialize)]
-struct Found {
-    series: Series,
-    grown: u32,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Found {
+    /// What grew.
+    pub series: Series,
+    /// To what.
+    pub grown: u32,
+    /// Under this load.
+    pub messages_per_second: f64,
     /// CPU of all nodes, µs.
-    node_per_delivery: f64,
-    node_per_message: f64,
-    redis_per_message: f64,
-    ack: Percentiles,
-    delivery: Percentiles,
-    clean: bool,
+    pub node_per_delivery: f64,
+    /// CPU of all nodes, µs.
+    pub node_per_message: f64,
+    /// CPU of Redis, µs.
+    pub redis_per_message: f64,
+    /// CPU of the worker, which archives, µs.
+    pub worker_per_message: f64,
+    /// From when a message was due to its ack.
+    pub ack: Percentiles,
+    /// From the same moment to a member.
+    pub delivery: Percentiles,
+    /// Whether everything arrived, once and in order.
+    pub clean: bool,
+}
+
+/// Everything that was found, as it is written to a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Growth {
+    /// The machine, for readers: cores and kernel.
+    pub machine: String,
+    /// Seconds that each load lasted.
+    pub seconds: u64,
+    /// Under load.
+    pub found: Vec<Found>,
+    /// At rest.
+    pub resting: Vec<Rested>,
 }
 
 /// Runs to the end and prints the table; false when a promise was broken.
@@ -151,29 +196,47 @@ async fn drive(options: &Options, programs: &Programs, dir: &Path, say: Say) -> 
             all.push(found);
         }
     }
-    if let Some(file) = &options.json {
-        let report = serde_json::json!({ "machine": machine()?, "seconds": options.seconds, "found": all });
-        let text = serde_json::to_string_pretty(&report).map_err(io::Error::other)?;
-        std::fs::write(file, text)?;
+    let mut rested = Vec::new();
+    if series.contains(&Series::Resting) {
+        for sockets in resting::SOCKETS {
+            let folder = dir.join(format!("{}-{sockets}", Series::Resting));
+            std::fs::create_dir_all(&folder)?;
+            rested.push(resting::measure(sockets, programs, &folder).await?);
+        }
     }
-    println!(
-        "| | | nodes, µs a delivery | nodes, µs a message | Redis, µs a message | ack p50 / p99 ms | delivery p50 / p99 ms |"
-    );
-    println!("|---|---|---|---|---|---|---|");
+    if let Some(file) = &options.json {
+        let growth = Growth {
+            machine: machine()?,
+            seconds: options.seconds,
+            found: all.clone(),
+            resting: rested.clone(),
+        };
+        let text = serde_json::to_string_pretty(&growth).map_err(io::Error::other)?;
+        std::fs::write(file, text + "\n")?;
+    }
+    if !all.is_empty() {
+        println!(
+            "| | | nodes, µs a delivery | nodes, µs a message | Redis, µs a message | worker, µs a message | ack p50 / p99 ms | delivery p50 / p99 ms |\n|---|---|---|---|---|---|---|---|"
+        );
+    }
     for found in &all {
         println!(
-            "| {} | {} | {:.1} | {:.0} | {:.0} | {:.1} / {:.1} | {:.1} / {:.1} |{}",
+            "| {} | {} | {:.1} | {:.0} | {:.0} | {:.0} | {:.1} / {:.1} | {:.1} / {:.1} |{}",
             found.series,
             found.grown,
             found.node_per_delivery,
             found.node_per_message,
             found.redis_per_message,
+            found.worker_per_message,
             found.ack.p50,
             found.ack.p99,
             found.delivery.p50,
             found.delivery.p99,
             if found.clean { "" } else { " **broken**" }
         );
+    }
+    if !rested.is_empty() {
+        println!("\n{}", resting::table(&rested));
     }
     Ok(all.iter().all(|found| found.clean))
 }
@@ -188,9 +251,11 @@ async fn measure(series: Series, size: &Size, programs: &Programs, dir: &Path, s
     let found = Found {
         series,
         grown: size.grown,
+        messages_per_second: cost.messages / seconds as f64,
         node_per_delivery: cost.servers * 1e6 / cost.deliveries,
         node_per_message: cost.servers * 1e6 / cost.messages,
         redis_per_message: cost.redis * 1e6 / cost.messages,
+        worker_per_message: cost.workers * 1e6 / cost.messages,
         ack: Percentiles::of(&tally.ack.take()),
         delivery: Percentiles::of(&tally.delivery.take()),
         clean: fleet.settle(Duration::ZERO).await.is_clean(),

@@ -57,6 +57,7 @@ pub struct Servers {
     pub addresses: Vec<SocketAddr>,
     pids: Vec<u32>,
     redis: Option<u32>,
+    workers: Vec<u32>,
     tokens: Vec<String>,
     kept: Kept,
 }
@@ -120,6 +121,11 @@ impl Servers {
             addresses,
             pids: deployment.nodes.iter().filter_map(|node| node.process.pid()).collect(),
             redis: deployment.redis.servers[0].process.pid(),
+            workers: deployment
+                .workers
+                .iter()
+                .filter_map(|worker| worker.process.pid())
+                .collect(),
             tokens: deployment.tokens.clone(),
             kept: Kept::Roomcast(Box::new(deployment)),
         })
@@ -170,6 +176,7 @@ impl Servers {
             addresses,
             pids: processes.iter().filter_map(Process::pid).collect(),
             redis: redis.as_ref().and_then(|redis| redis.servers[0].process.pid()),
+            workers: Vec::new(),
             tokens: Vec::new(),
             kept: Kept::Other {
                 _processes: processes,
@@ -186,6 +193,11 @@ impl Servers {
     /// The process of Redis, where there is one.
     pub fn redis(&self) -> Option<u32> {
         self.redis
+    }
+
+    /// The processes of the workers, where there are such.
+    pub fn workers(&self) -> &[u32] {
+        &self.workers
     }
 
     /// Seats of so many rooms of so many members.

@@ -15,6 +15,13 @@ enum Target {
     Figure(Peer, f64),
 }
 
+/// A target and whether it is met.
+#[derive(Clone, Debug)]
+pub(super) struct Judged {
+    pub(super) what: String,
+    pub(super) is_met: bool,
+}
+
 /// The targets of `docs/compare.md`.
 fn targets(row: Row) -> &'static [Target] {
     use Target::{Figure, Ratio};
@@ -41,7 +48,7 @@ pub struct Comparison {
 
 impl Comparison {
     /// The figures of a row and a peer, ascending.
-    fn values(&self, row: Row, peer: Peer) -> Vec<f64> {
+    pub(super) fn values(&self, row: Row, peer: Peer) -> Vec<f64> {
         let of = self
             .findings
             .iter()
@@ -51,7 +58,7 @@ impl Comparison {
         values
     }
 
-    fn median(&self, row: Row, peer: Peer) -> Option<f64> {
+    pub(super) fn median(&self, row: Row, peer: Peer) -> Option<f64> {
         let values = self.values(row, peer);
         let middle = values.len() / 2;
         match values.len() {
@@ -86,8 +93,9 @@ impl Comparison {
                 text.push_str(&self.line(*row, peer));
             }
             text.push('\n');
-            for target in targets(*row) {
-                text.push_str(&self.judge(*row, *target).unwrap_or_default());
+            for judged in self.judged(*row) {
+                let met = if judged.is_met { "met" } else { "**missed**" };
+                let _written = writeln!(text, "* {}: {met}", judged.what);
             }
             text.push('\n');
         }
@@ -125,7 +133,15 @@ impl Comparison {
         )
     }
 
-    fn judge(&self, row: Row, target: Target) -> Option<String> {
+    /// Which targets of a row are met, as far as it was measured.
+    pub(super) fn judged(&self, row: Row) -> Vec<Judged> {
+        targets(row)
+            .iter()
+            .filter_map(|target| self.judge(row, *target))
+            .collect()
+    }
+
+    fn judge(&self, row: Row, target: Target) -> Option<Judged> {
         let (what, value, limit) = match target {
             Target::Ratio(peer, limit) => {
                 let ratio = self.median(row, Peer::Roomcast)? / self.median(row, peer)?;
@@ -136,8 +152,10 @@ impl Comparison {
                 (format!("{peer} {median:.2}"), median, limit)
             }
         };
-        let met = if value <= limit { "met" } else { "**missed**" };
-        Some(format!("* {what}; target at most {limit}: {met}\n"))
+        Some(Judged {
+            what: format!("{what}; target at most {limit}"),
+            is_met: value <= limit,
+        })
     }
 }
 
@@ -188,6 +206,9 @@ mod tests {
             table.contains("1.00 × stock; target at most 0.8: **missed**"),
             "{table}"
         );
+        let page = comparison.page();
+        assert!(page.contains("roomcast is 0.40 of it") && page.contains("class=\"missed\">✗ 1.00 × stock"));
+        assert!(!page.contains("<h2>hot"), "a row that was not measured");
         assert!(comparison.is_clean());
         comparison.findings.push(found(Peer::Roomcast, 9.0, 1));
         assert!(!comparison.is_clean());

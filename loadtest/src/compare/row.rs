@@ -131,12 +131,13 @@ pub struct Finding {
 }
 
 /// CPU of the servers and of Redis, seconds.
-fn cpu(servers: &Servers) -> io::Result<(f64, f64)> {
-    let mut all = 0.0;
-    for pid in servers.pids() {
-        all += cpu_seconds(*pid)?;
-    }
-    Ok((all, servers.redis().map_or(Ok(0.0), cpu_seconds)?))
+pub(crate) fn cpu(servers: &Servers) -> io::Result<(f64, f64)> {
+    let redis = servers.redis().map_or(Ok(0.0), cpu_seconds)?;
+    Ok((cpu_of(servers.pids())?, redis))
+}
+
+fn cpu_of(pids: &[u32]) -> io::Result<f64> {
+    pids.iter().map(|pid| cpu_seconds(*pid)).sum()
 }
 
 fn resident(servers: &Servers) -> io::Result<f64> {
@@ -150,6 +151,8 @@ pub struct Cost {
     pub servers: f64,
     /// CPU of Redis, s.
     pub redis: f64,
+    /// CPU of the workers, which archive, s.
+    pub workers: f64,
     /// Messages sent.
     pub messages: f64,
     /// Copies that members received.
@@ -170,12 +173,14 @@ pub async fn talk(fleet: &Fleet, servers: &Servers, rate: f64, lasts: Duration) 
     fleet.settle(SETTLED_MAX).await;
     let _warm_up = (tally.ack.take(), tally.delivery.take());
     let (before, counted) = (cpu(servers)?, tally.totals());
+    let workers = cpu_of(servers.workers())?;
     fleet.talk(talk(lasts, 2)).await;
     fleet.settle(SETTLED_MAX).await;
     let (after, totals) = (cpu(servers)?, tally.totals());
     Ok(Cost {
         servers: after.0 - before.0,
         redis: after.1 - before.1,
+        workers: cpu_of(servers.workers())? - workers,
         messages: (totals.sent - counted.sent) as f64,
         deliveries: (totals.received - counted.received) as f64,
     })
