@@ -44,7 +44,7 @@ pub async fn measure(sockets: u32, programs: &Programs, dir: &Path) -> io::Resul
     let servers = Servers::start(Peer::Roomcast, programs, dir, 1, rooms, MEMBERS).await?;
     let before = cpu(&servers)?;
     let seats = servers.seats(rooms, MEMBERS, Placement::First);
-    let mut fleet = enter(Peer::Roomcast, seats, CONNECTS_PER_SECOND).await?;
+    let fleet = enter(Peer::Roomcast, seats, CONNECTS_PER_SECOND).await?;
     let joined = cpu(&servers)?;
     sleep(RESTS).await;
     let rested = cpu(&servers)?;
