@@ -110,12 +110,12 @@ peers: packages ## what `compare` measures roomcast against
 	@cd loadtest/peers/node && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent
 	CARGO_TARGET_DIR=$(abspath $(TARGET))/peers $(CARGO) build --release --locked --manifest-path loadtest/peers/stock/Cargo.toml
 
-compare: release peers ## roomcast, socket.io, stock socketioxide and a bare write loop under the same load; ROUNDS= ONLY= PEERS= JSON=
+compare: release peers ## roomcast, socket.io, stock socketioxide and a bare write loop under the same load; ROUNDS= ONLY= PEERS= JSON= HTML=
 	$(CARGO) build --release -p roomcast-load --bin roomcast-load
 	$(TARGET)/release/roomcast-load compare --rounds $(or $(ROUNDS),5) --stock $(TARGET)/peers/release/roomcast-peer-stock \
-		$(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(JSON),--json $(JSON))
+		$(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(JSON),--json $(JSON)) $(if $(HTML),--html $(HTML))
 
-growth: release ## what a message costs with more nodes, more rooms of a user, larger rooms; ONLY= JSON=
+growth: release ## what a message costs with more nodes, more rooms of a user, larger rooms, and a socket at rest; ONLY= JSON=
 	$(CARGO) build --release -p roomcast-load --bin roomcast-load
 	$(TARGET)/release/roomcast-load growth $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))
 

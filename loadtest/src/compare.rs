@@ -32,6 +32,9 @@ pub struct Options {
     /// How often everything is repeated
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
+    /// Draws the order of turns
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
     /// How long each load lasts, s
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
@@ -118,7 +121,7 @@ async fn drive(
         seconds: options.seconds,
         findings: Vec::new(),
     };
-    let mut rng = Rng::new(1);
+    let mut rng = Rng::new(options.seed);
     for round in 1..=options.rounds {
         let mut turns: Vec<(Row, Peer)> = Vec::new();
         for row in &rows {

@@ -10,6 +10,7 @@
 //! * [`chaos`]: a deployment under seeded faults, judged by the checker.
 //! * [`fleet`]: thousands of sockets at a set rate, which check what arrives.
 //! * [`growth`]: what a message costs as a deployment grows.
+//! * [`plan`]: from a crowd to machines, with what `growth` has measured.
 //! * [`questions`]: many questions to a model while workers die, each of which has one end.
 //! * [`rollout`]: nodes replaced one after the other behind a real load balancer, and who noticed.
 //! * [`run`]: load tests from files, with a verdict and a page.
@@ -25,6 +26,7 @@ pub mod flood;
 pub mod growth;
 pub mod harness;
 pub mod packet;
+pub mod plan;
 pub mod questions;
 pub mod rollout;
 pub mod run;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use roomcast_load::{compare, growth, run};
+use roomcast_load::{compare, growth, plan, run};
 
 /// Load tests for Socket.IO chat that check what arrives.
 #[derive(Debug, Parser)]
@@ -20,6 +20,7 @@ enum Command {
     Report(run::PageOptions),
     Compare(compare::Options),
     Growth(growth::Options),
+    Plan(plan::Options),
     /// A process of `run` with a share of the sockets
     #[command(hide = true)]
     Part,
@@ -38,6 +39,7 @@ async fn main() -> ExitCode {
         Command::Part => run::part::serve().await.map(|()| true).map_err(Into::into),
         Command::Compare(options) => compare::run(options).await,
         Command::Growth(options) => growth::run(options).await,
+        Command::Plan(options) => plan::run(&options),
         Command::Floor { listen } => compare::floor::serve(listen).await.map(|()| true).map_err(Into::into),
     };
     match outcome {

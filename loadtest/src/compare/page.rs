@@ -9,9 +9,9 @@ use super::report::Comparison;
 use super::row::Row;
 
 /// Width of the longest bar, of the names before it, and of what is said behind it.
-const BAR: f64 = 420.0;
+const BAR: f64 = 400.0;
 const NAMES: f64 = 130.0;
-const FIGURES: f64 = 190.0;
+const FIGURES: f64 = 230.0;
 /// Height of a bar with its gap.
 const STEP: f64 = 26.0;
 
