@@ -88,7 +88,7 @@ impl Comparison {
             }
             // Writing to a string cannot fail.
             let _written = writeln!(text, "### `{row}`: {}\n", row.unit());
-            text.push_str("| | median | least to most | roomcast's ratio to it | of Redis | ack p50 / p99 ms | delivery p50 / p99 ms | lost, doubled, disordered |\n|---|---|---|---|---|---|---|---|\n");
+            text.push_str("| | median | least to most | roomcast's ratio to it | of Redis | ack p50 / p99 ms | delivery p50 / p99 ms | lost, doubled, disordered | never joined |\n|---|---|---|---|---|---|---|---|---|\n");
             for peer in peers {
                 text.push_str(&self.line(*row, peer));
             }
@@ -117,7 +117,7 @@ impl Comparison {
         };
         let sum = |count: fn(&Finding) -> u64| of.clone().map(count).sum::<u64>();
         format!(
-            "| {peer} | {median:.2} | {:.2} to {:.2} | {} | {:.2} | {:.1} / {:.1} | {:.1} / {:.1} | {}, {}, {} of {} |\n",
+            "| {peer} | {median:.2} | {:.2} to {:.2} | {} | {:.2} | {:.1} / {:.1} | {:.1} / {:.1} | {}, {}, {} of {} | {} |\n",
             values[0],
             values[values.len() - 1],
             ratio.map_or_else(String::new, |ours| format!("{:.2}", ours / median)),
@@ -130,6 +130,7 @@ impl Comparison {
             sum(|found| found.verdict.doubled),
             sum(|found| found.verdict.disordered),
             sum(|found| found.verdict.expected),
+            sum(|found| found.not_joined),
         )
     }
 
@@ -181,6 +182,7 @@ mod tests {
                 lost,
                 ..Verdict::default()
             },
+            not_joined: 0,
             refusals: BTreeMap::new(),
         }
     }
