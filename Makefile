@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short load load-short peers compare growth ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short load load-short peers compare growth ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release bench bench-gate
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -163,3 +163,11 @@ metrics: build ## write docs/metrics.md anew, from the declarations
 
 release: packages client ## build the optimised program
 	$(CARGO) build --release --bin roomcast
+
+bench: packages client ## how long single steps take, see docs/bench.md
+	$(CARGO) bench --bench instructions
+
+bench-gate: packages client ## instructions of single steps here and at BASE=; fails above +5 %
+	benches/gate.sh --self-test
+	@mkdir -p $(TARGET)
+	CARGO="$(CARGO)" benches/gate.sh $(or $(BASE),main) $(TARGET)

@@ -223,6 +223,11 @@ impl Auth {
         }
     }
 
+    /// Whether [`Self::verify`] asks nobody: the key is in the settings.
+    pub fn verifies_alone(&self) -> bool {
+        matches!(self.verifier, Verifier::Key { .. })
+    }
+
     /// Exchanges a refresh token and verifies the access token that comes back.
     ///
     /// A new access token that does not hold, or is of another user than the answer says, is an answer nobody

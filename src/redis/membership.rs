@@ -75,14 +75,16 @@ impl Load {
 
 impl Redis {
     /// Writes a socket's rooms; `traces` is all that may be there afterwards. Repeating it is harmless.
+    ///
+    /// One trip: a server carries a pipeline out in its order, so the entry of the node comes before what it names. The
+    /// servers of a cluster do not wait for each other, so there the entry goes first and alone.
     pub async fn register_socket(
         &self,
         node: &str,
         socket: &OwnedSocket,
         traces: &OwnedSocket,
     ) -> Result<(), RedisError> {
-        self.own(node, traces).await?;
-        let pipeline = self.any()?.pipeline();
+        let pipeline = self.owning_pipeline(node, traces).await?;
         if !socket.rooms.is_empty() {
             let key = keys::user_rooms(&socket.user);
             let rooms: Vec<&str> = socket.rooms.iter().map(RoomId::as_str).collect();
@@ -102,8 +104,7 @@ impl Redis {
 
     /// Writes one more room that the socket has joined.
     pub async fn join_room(&self, node: &str, traces: &OwnedSocket, room: &RoomId) -> Result<(), RedisError> {
-        self.own(node, traces).await?;
-        let pipeline = self.any()?.pipeline();
+        let pipeline = self.owning_pipeline(node, traces).await?;
         let key = keys::user_rooms(&traces.user);
         let () = pipeline.sadd(&key, room.as_str()).await?;
         let () = pipeline.expire(&key, seconds(USER_ROOMS_TTL), None).await?;
@@ -114,14 +115,21 @@ impl Redis {
         run(pipeline).await
     }
 
-    /// Writes what the socket is about to have, so that a reaper would find it.
-    async fn own(&self, node: &str, socket: &OwnedSocket) -> Result<(), RedisError> {
+    /// A pipeline behind the entry of what the socket is about to have, so that a reaper would find it.
+    async fn owning_pipeline(
+        &self,
+        node: &str,
+        socket: &OwnedSocket,
+    ) -> Result<fred::clients::Pipeline<Client>, RedisError> {
         let entry = serde_json::to_string(socket).map_err(|_| RedisError::Unexpected("owned entry"))?;
-        let () = self
-            .any()?
-            .hset(keys::node_owned(node), (socket.socket.as_str(), entry))
-            .await?;
-        Ok(())
+        let (client, entry) = (self.any()?, (socket.socket.as_str(), entry));
+        let pipeline = client.pipeline();
+        let () = if self.primaries.is_some() {
+            client.hset(keys::node_owned(node), entry).await?
+        } else {
+            pipeline.hset(keys::node_owned(node), entry).await?
+        };
+        Ok(pipeline)
     }
 
     /// Removes the socket from a room: from the joined set, and with `for_good` from all.

@@ -199,9 +199,6 @@ async fn check(
 ) -> Result<Verified, Refusal> {
     let Applicant { client, socket, proto2 } = *applicant;
     let (guard, address) = (&app.guard, client.address);
-    // The connection may be older than a block, and a session may be tried again and again.
-    leases.extend(guard.leases(address, None, socket));
-    admitted(guard.admit_address(address, socket).await?)?;
     let text = |value: &serde_json::Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let fields = (
         text(&payload.access_token),
@@ -209,13 +206,50 @@ async fn check(
         text(&payload.user_agent),
         text(&payload.username),
     );
+    // Where a token is verified without asking anybody, the address and the user are looked at in one trip. Whatever is
+    // wrong with the rest waits for the address all the same: the connection may be older than a block, and a session may
+    // be tried again and again.
+    if let (Some(access), Some(refresh), Some(user_agent), Some(username)) = &fields
+        && app.auth.verifies_alone()
+        && app.app_match.matches(user_agent)
+        && let Ok(identity) = app.auth.verify(access).await
+        && is_of(&identity, username)
+    {
+        *leases = guard.leases(address, Some(&identity.user), socket);
+        let (of_address, of_user, revoked) = tokio::join!(
+            guard.admit_address(address, socket),
+            guard.admit_user(&identity, socket),
+            guard.is_revoked(&identity)
+        );
+        admitted(of_address?)?;
+        admitted(of_user?)?;
+        if revoked? {
+            return Err(Refusal::Banned(None));
+        }
+        let handshake = Handshake {
+            tokens: Tokens {
+                access: None,
+                refresh: refresh.clone(),
+            },
+            identity,
+            client: client.clone(),
+            proto2,
+            user_agent: user_agent.clone(),
+        };
+        return Ok(Verified {
+            handshake,
+            refreshed: None,
+        });
+    }
+    leases.extend(guard.leases(address, None, socket));
+    admitted(guard.admit_address(address, socket).await?)?;
     let (Some(access), Some(refresh), Some(user_agent), Some(username)) = fields else {
         return Err(Refusal::Banned(guard.block_address(address, Rule::MissingField).await));
     };
     if !app.app_match.matches(&user_agent) {
         return Err(Refusal::Banned(guard.block_address(address, Rule::UserAgent).await));
     }
-    let is_user = |identity: &Identity| identity.username.to_lowercase() == username.to_lowercase();
+    let is_user = |identity: &Identity| is_of(identity, &username);
     let (identity, refreshed) = match app.auth.verify(&access).await {
         Ok(identity) if is_user(&identity) => (identity, None),
         Ok(identity) => {
@@ -266,6 +300,11 @@ async fn check(
         user_agent,
     };
     Ok(Verified { handshake, refreshed })
+}
+
+/// Whether a user is called so, in whatever case.
+fn is_of(identity: &Identity, username: &str) -> bool {
+    identity.username.to_lowercase() == username.to_lowercase()
 }
 
 /// A refused client goes by itself; one that does not is closed, so that it holds no connection.

@@ -17,11 +17,14 @@ pub async fn connected(session: &Arc<Session>, socket: &Socket) {
     if let Some(ban) = guard.ban_of(session.address, &identity) {
         return crate::socket::control::cut(session, socket, ban.code(), Some(guard.bans().left(&ban)));
     }
-    if guard.is_revoked(&identity).await.unwrap_or(false) {
+    // Redis and the room service are asked at once.
+    let (revoked, fetched) = tokio::join!(
+        guard.is_revoked(&identity),
+        session.app.chat.fetch_rooms(&identity, &session.rooms)
+    );
+    if revoked.unwrap_or(false) {
         return crate::socket::control::cut(session, socket, "revoked", None);
     }
-    let fetched = session.app.chat.fetch_rooms(&session.identity(), &session.rooms).await;
-    rooms_fetched(session, socket, fetched).await;
     let entry = serde_json::json!({
         "time": session.connected_ms,
         "event": "connect",
@@ -29,13 +32,13 @@ pub async fn connected(session: &Arc<Session>, socket: &Socket) {
         "ip": session.address.ip,
         "userAgent": session.user_agent,
         "node": *session.app.node.get(),
-    });
-    if let Err(error) = session
-        .app
-        .redis
-        .record_connection(&session.identity().user, &entry.to_string())
-        .await
-    {
+    })
+    .to_string();
+    let ((), recorded) = tokio::join!(
+        rooms_fetched(session, socket, fetched),
+        session.app.redis.record_connection(&identity.user, &entry)
+    );
+    if let Err(error) = recorded {
         tracing::debug!(%error, "connection history not written");
     }
 }
