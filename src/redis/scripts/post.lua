@@ -18,6 +18,7 @@
 -- All checks that can fail come before the first write of an event.
 local LOG_TTL_MS = 7 * 24 * 3600 * 1000       -- an idle log expires; the archive has it
 local ACTIVE_MS = 60000                       -- how long a room counts as active
+local RENEW_MS = 1000                         -- lives are renewed by the first event of a second: they count in minutes and days
 local GONE_MAX = 20000                        -- deleted ids remembered, as many as the log holds
 local TRIM_SLACK = 256                        -- trim in steps, not on every event
 local OUTBOX_MAX = 10000                      -- questions that wait for a worker; what was taken in is never dropped
@@ -29,9 +30,17 @@ local room_id, log_cap, archive_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[
 local idem_ttl, publish, count = ARGV[4], ARGV[5], tonumber(ARGV[6])
 if #ARGV ~= 6 + count * 11 then return redis.error_reply('ERR post: wrong number of arguments') end
 
+-- what this call touches besides the log
+local has_target, has_question = false, false
+for base = 6, #ARGV - 11, 11 do
+  has_target = has_target or ARGV[base + 4] ~= ''
+  has_question = has_question or ARGV[base + 9] ~= ''
+end
+
 -- wrong key types fail here, before anything is written
-redis.call('ZSCORE', active, room_id)
+local active_at = tonumber(redis.call('ZSCORE', active, room_id) or '0')
 redis.call('ZCARD', gone)
+if has_target then redis.call('HLEN', summary) end
 local waiting = redis.call('XLEN', archive)
 local backlog = tonumber(redis.call('GET', archive_bytes) or '0')
 if waiting == 0 and backlog ~= 0 then
@@ -39,10 +48,11 @@ if waiting == 0 and backlog ~= 0 then
   redis.call('DEL', archive_bytes)
   backlog = 0
 end
-local outbox_len = redis.call('XLEN', outbox)
-for n = 11, #KEYS do redis.call('STRLEN', KEYS[n]) end
-redis.call('HLEN', summary)
+local outbox_len = has_question and redis.call('XLEN', outbox) or 0
+-- one event reads its key before it writes
+if count > 1 then for n = 11, #KEYS do redis.call('STRLEN', KEYS[n]) end end
 local room = open_room(log, meta)
+local was_empty = room.len == 0
 
 local function authorise(target, user, authority)
   if redis.call('ZSCORE', gone, target) then return 'not_found' end
@@ -147,8 +157,10 @@ if posted then
     raise_floor(log, meta, cut[#cut][1])
   end
   redis.call('ZADD', active, room.ts, room_id)
-  redis.call('ZREMRANGEBYSCORE', active, '-inf', room.now - ACTIVE_MS)
-  redis.call('PEXPIRE', log, LOG_TTL_MS)
-  redis.call('PEXPIRE', meta, META_TTL_MS)
+  if was_empty or math.floor(active_at / RENEW_MS) ~= math.floor(room.ts / RENEW_MS) then
+    redis.call('ZREMRANGEBYSCORE', active, '-inf', room.now - ACTIVE_MS)
+    redis.call('PEXPIRE', log, LOG_TTL_MS)
+    redis.call('PEXPIRE', meta, META_TTL_MS)
+  end
 end
 return results
