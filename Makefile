@@ -168,6 +168,7 @@ bench: packages client ## how long single steps take, see docs/bench.md
 	$(CARGO) bench --bench instructions
 
 bench-gate: packages client ## instructions of single steps here and at BASE=; fails above +5 %
+	@.ci/packages bench
 	benches/gate.sh --self-test
 	@mkdir -p $(TARGET)
 	CARGO="$(CARGO)" benches/gate.sh $(or $(BASE),main) $(TARGET)
