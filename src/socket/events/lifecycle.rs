@@ -17,14 +17,11 @@ pub async fn connected(session: &Arc<Session>, socket: &Socket) {
     if let Some(ban) = guard.ban_of(session.address, &identity) {
         return crate::socket::control::cut(session, socket, ban.code(), Some(guard.bans().left(&ban)));
     }
-    // Redis and the room service are asked at once.
-    let (revoked, fetched) = tokio::join!(
-        guard.is_revoked(&identity),
-        session.app.chat.fetch_rooms(&identity, &session.rooms)
-    );
-    if revoked.unwrap_or(false) {
+    // Before the list: what has gone from it is told once, and a socket that is cut would keep it from the user's others.
+    if guard.is_revoked(&identity).await.unwrap_or(false) {
         return crate::socket::control::cut(session, socket, "revoked", None);
     }
+    let fetched = session.app.chat.fetch_rooms(&identity, &session.rooms).await;
     let entry = serde_json::json!({
         "time": session.connected_ms,
         "event": "connect",
