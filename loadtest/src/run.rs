@@ -1,5 +1,6 @@
 //! A load test: a scenario against a deployment of its own, from as many processes as its sockets need, with a verdict.
 
+mod capacity;
 mod page;
 pub mod part;
 mod result;
@@ -18,6 +19,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+pub use capacity::{CapacityOptions, capacity};
 use part::{Order, Said, users};
 pub use result::{Point, RunResult};
 pub use scenario::{Limits, Scenario};
@@ -77,16 +79,11 @@ pub struct PageOptions {
 pub async fn run(options: Options) -> Result<bool, HarnessError> {
     let mut scenario = Scenario::read(&options.scenario)?;
     scenario.lasts = options.lasts.unwrap_or(scenario.lasts);
-    let name = options
-        .scenario
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = name_of(&options.scenario);
     let binary = find_binary(options.binary.as_deref())?;
     let say = Say { to_stderr: true };
     let work = async |dir: &Path| {
-        let result = drive(&name, &scenario, &options, &binary, dir, say).await?;
+        let result = drive(&name, &scenario, options.processes, &binary, dir, say).await?;
         if let Some(file) = &options.json {
             let text = serde_json::to_string_pretty(&result).map_err(io::Error::other)?;
             std::fs::write(file, text)?;
@@ -98,6 +95,11 @@ pub async fn run(options: Options) -> Result<bool, HarnessError> {
         Ok(result.complaints().is_empty())
     };
     run_in_folder(None, "roomcast-load", options.keep, say, work).await
+}
+
+/// A scenario is called as its file.
+fn name_of(scenario: &Path) -> String {
+    scenario.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Writes a page of earlier runs.
@@ -137,7 +139,7 @@ async fn start_part(order: &Order) -> io::Result<(Part, Lines<BufReader<ChildStd
 async fn drive(
     name: &str,
     scenario: &Scenario,
-    options: &Options,
+    processes: Option<u32>,
     binary: &Path,
     dir: &Path,
     say: Say,
@@ -163,7 +165,7 @@ async fn drive(
         .collect();
     let servers = servers.map_err(io::Error::other)?;
     let needed = scenario.sockets().div_ceil(SOCKETS_PER_PROCESS);
-    let parts = options.processes.unwrap_or(needed).min(scenario.rooms);
+    let parts = processes.unwrap_or(needed).min(scenario.rooms);
     let mut result = RunResult::new(name, scenario, machine()?, &pids)?;
     let (sender, mut said) = mpsc::channel(SAID_MAX);
     let (mut all, mut reading) = (Vec::new(), JoinSet::new());

@@ -17,6 +17,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Options),
+    Capacity(run::CapacityOptions),
     Report(run::PageOptions),
     Compare(compare::Options),
     Growth(growth::Options),
@@ -35,6 +36,7 @@ enum Command {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(options) => run::run(options).await,
+        Command::Capacity(options) => run::capacity(options).await,
         Command::Report(options) => run::make_page(&options),
         Command::Part => run::part::serve().await.map(|()| true).map_err(Into::into),
         Command::Compare(options) => compare::run(options).await,

@@ -221,10 +221,9 @@ impl RunResult {
         (self.memory_mib() - self.base_mib) * 1024.0 / f64::from(self.scenario.sockets())
     }
 
-    /// Broken promises and missed limits, in words.
-    pub fn complaints(&self) -> Vec<String> {
-        let mut complaints = Vec::new();
-        let (verdict, limits) = (self.verdict, &self.scenario.limits);
+    /// Broken promises, in words: those hold at any rate.
+    pub fn broken_promises(&self) -> Vec<String> {
+        let verdict = self.verdict;
         let promises = [
             ("never came", verdict.lost),
             ("came twice", verdict.doubled),
@@ -232,12 +231,19 @@ impl RunResult {
             ("have neither ack nor refusal", verdict.unanswered),
         ];
         let broken = promises.iter().filter(|(_, count)| *count > 0);
-        complaints.extend(broken.map(|(what, count)| format!("{count} messages {what}")));
+        let mut broken: Vec<String> = broken.map(|(what, count)| format!("{count} messages {what}")).collect();
+        broken.extend(self.ended.iter().cloned());
+        broken
+    }
+
+    /// Broken promises and missed limits, in words.
+    pub fn complaints(&self) -> Vec<String> {
+        let limits = &self.scenario.limits;
+        let mut complaints = self.broken_promises();
         let joined = self.points.iter().map(|point| point.totals.joined).max().unwrap_or(0);
         if joined < u64::from(self.scenario.sockets()) {
             complaints.push(format!("{joined} of {} sockets joined", self.scenario.sockets()));
         }
-        complaints.extend(self.ended.iter().cloned());
         let refused: u64 = self.refusals.values().sum();
         if refused > limits.refused {
             complaints.push(format!(
