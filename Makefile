@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short load load-short peers compare growth ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release bench bench-gate
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short load load-short capacity peers compare growth ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release bench bench-gate
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -99,6 +99,10 @@ load: release ## a load test; SCENARIO= (a name in loadtest/scenarios) LASTS= JS
 	$(CARGO) build --release -p roomcast-load --bin roomcast-load
 	$(TARGET)/release/roomcast-load run loadtest/scenarios/$(or $(SCENARIO),steady).yaml $(if $(LASTS),--lasts $(LASTS)) \
 		$(if $(JSON),--json $(JSON)) $(if $(HTML),--html $(HTML))
+
+capacity: release ## the highest rate at which a scenario keeps its limits; SCENARIO= LASTS=
+	$(CARGO) build --release -p roomcast-load --bin roomcast-load
+	$(TARGET)/release/roomcast-load capacity loadtest/scenarios/$(or $(SCENARIO),hot-room).yaml --lasts $(or $(LASTS),10)
 
 # Not optimised, and beside whatever else runs: promises are judged, not times.
 load-short: build ## a few seconds of it, from two processes
