@@ -97,12 +97,12 @@ rollout-short: build ## less than a minute of it, with 300 sockets
 
 load: release ## a load test; SCENARIO= (a name in loadtest/scenarios) LASTS= JSON= HTML=
 	$(CARGO) build --release -p roomcast-load --bin roomcast-load
-	$(TARGET)/release/roomcast-load run loadtest/scenarios/$(or $(SCENARIO),steady).yaml $(if $(LASTS),--lasts $(LASTS)) \
+	ulimit -Sn $$(ulimit -Hn) && $(TARGET)/release/roomcast-load run loadtest/scenarios/$(or $(SCENARIO),steady).yaml $(if $(LASTS),--lasts $(LASTS)) \
 		$(if $(JSON),--json $(JSON)) $(if $(HTML),--html $(HTML))
 
 capacity: release ## the highest rate at which a scenario keeps its limits; SCENARIO= LASTS=
 	$(CARGO) build --release -p roomcast-load --bin roomcast-load
-	$(TARGET)/release/roomcast-load capacity loadtest/scenarios/$(or $(SCENARIO),hot-room).yaml --lasts $(or $(LASTS),10)
+	ulimit -Sn $$(ulimit -Hn) && $(TARGET)/release/roomcast-load capacity loadtest/scenarios/$(or $(SCENARIO),hot-room).yaml --lasts $(or $(LASTS),10)
 
 # Not optimised, and beside whatever else runs: promises are judged, not times.
 load-short: build ## a few seconds of it, from two processes
