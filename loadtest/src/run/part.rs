@@ -99,8 +99,8 @@ pub async fn serve() -> io::Result<()> {
     let order: Order = serde_json::from_str(&order)?;
     let scenario = &order.scenario;
     let seat = |(user, auth): (u32, &String)| Seat {
-        // The members of a room sit on different nodes.
-        server: order.servers[(user / scenario.rooms) as usize % order.servers.len()],
+        // The members of a room sit on different nodes, and each node has as many as the others.
+        server: order.servers[(user / scenario.rooms + user % scenario.rooms) as usize % order.servers.len()],
         from: source(u8::try_from(order.part % 200).unwrap_or(0), user),
         room: format!("room-{}", user % scenario.rooms).into(),
         auth: auth.as_str().into(),
