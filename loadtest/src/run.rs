@@ -201,7 +201,7 @@ async fn drive(
                 joined += 1;
                 if joined == parts {
                     result.begin(&pids)?;
-                    say.line(&format!("{} sockets are in their rooms", result.joined()));
+                    say.line("the sockets are in their rooms; the talk begins");
                     for part in &mut all {
                         part.orders.write_all(b"go\n").await?;
                     }

@@ -133,11 +133,6 @@ impl RunResult {
         all
     }
 
-    /// Sockets in their rooms.
-    pub(super) fn joined(&self) -> u64 {
-        self.totals().joined
-    }
-
     /// Adds a second of a part.
     pub(super) fn add(&mut self, part: usize, second: Second) {
         let warm = self.live.since.is_some_and(|since| since > self.scenario.warm_up);
@@ -385,7 +380,7 @@ mod tests {
             result.add(part, second);
         }
         result.sample(&[]).unwrap();
-        assert_eq!((result.points[0].totals.sent, result.joined()), (10, 6));
+        assert_eq!((result.points[0].totals.sent, result.totals().joined), (10, 6));
         assert_eq!(result.points[0].ack.count, 2);
         result.end(&Outcome::default());
         assert_eq!(result.ack.count, 2);
