@@ -29,7 +29,7 @@ mod summaries;
 mod watched;
 
 pub use adapter::{Adapter, AdapterLink};
-pub use archive::ArchiveEntry;
+pub use archive::{ArchiveEntry, Archived};
 pub use bans::{Audit, BanIndex, Term};
 pub use bus::{Bus, BusItem, BusMetrics, Silence};
 pub use client::Redis;

@@ -28,6 +28,16 @@ pub struct ArchiveEntry {
     pub json: Box<RawValue>,
 }
 
+/// What a partition has, unless it cannot be read.
+pub type Archived = Result<Vec<ArchiveEntry>, RedisError>;
+
+impl ArchiveEntry {
+    /// When it was stored.
+    pub fn stored_at(&self) -> Option<UnixMs> {
+        stored_at(&self.position)
+    }
+}
+
 impl Redis {
     /// How many events wait in each partition.
     pub async fn archive_backlog(&self) -> Result<Vec<u64>, RedisError> {
@@ -38,24 +48,11 @@ impl Redis {
         Ok(pipeline.all().await?)
     }
 
-    /// When the oldest event waiting in any of these partitions was stored; `None` when none waits.
-    pub async fn oldest_waiting(&self, partitions: &[u16]) -> Result<Option<UnixMs>, RedisError> {
-        if partitions.is_empty() {
-            return Ok(None);
-        }
-        let pipeline = self.any()?.pipeline();
-        for partition in partitions {
-            let () = pipeline
-                .xrange(self.keys.archive(*partition), "-", "+", Some(1))
-                .await?;
-        }
-        let first: Vec<Vec<(String, HashMap<String, String>)>> = pipeline.all().await?;
-        Ok(first.iter().filter_map(|entries| stored_at(&entries.first()?.0)).min())
-    }
-
     /// When the oldest event of the room's partition that is still to be archived was stored; `None` when there is none.
     pub async fn oldest_unarchived(&self, room: &RoomId) -> Result<Option<UnixMs>, RedisError> {
-        self.oldest_waiting(&[self.keys.partition(room.as_str())]).await
+        let key = self.keys.archive(self.keys.partition(room.as_str()));
+        let first: Vec<(String, HashMap<String, String>)> = self.any()?.xrange(key, "-", "+", Some(1)).await?;
+        Ok(first.first().and_then(|(position, _)| stored_at(position)))
     }
 
     /// Takes or renews the lease of a partition; `false` when another worker has it.
@@ -76,27 +73,24 @@ impl Redis {
         Ok(renewed.is_some())
     }
 
+    /// The oldest waiting events of each of these partitions, at most so many of each, in one round trip.
+    pub async fn read_archives(&self, wanted: &[(u16, u64)]) -> Result<Vec<Archived>, RedisError> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pipeline = self.any()?.pipeline();
+        for (partition, limit) in wanted {
+            let key = self.keys.archive(*partition);
+            let () = pipeline.xrange(key, "-", "+", Some(*limit)).await?;
+        }
+        let read: Vec<Vec<(String, HashMap<String, String>)>> = pipeline.all().await?;
+        Ok(read.into_iter().map(read_entries).collect())
+    }
+
     /// The oldest waiting events of a partition.
-    pub async fn read_archive(&self, partition: u16, limit: u64) -> Result<Vec<ArchiveEntry>, RedisError> {
-        let entries: Vec<(String, HashMap<String, String>)> = self
-            .any()?
-            .xrange(self.keys.archive(partition), "-", "+", Some(limit))
-            .await?;
-        entries
-            .into_iter()
-            .map(|(position, mut fields)| {
-                let mut field = |name| fields.remove(name);
-                let entry = || {
-                    Some(ArchiveEntry {
-                        room: RoomId::new(&field("r")?).ok()?,
-                        seq: field("s")?.parse().ok()?,
-                        json: RawValue::from_string(field("e")?).ok()?,
-                        position,
-                    })
-                };
-                entry().ok_or(RedisError::Unexpected("archive entry"))
-            })
-            .collect()
+    pub async fn read_archive(&self, partition: u16, limit: u64) -> Archived {
+        let mut read = self.read_archives(&[(partition, limit)]).await?;
+        read.pop().ok_or(RedisError::Unexpected("archive"))?
     }
 
     /// Moves an event that the message service refuses for good out of the way.
@@ -112,16 +106,30 @@ impl Redis {
                 ("e", entry.json.get()),
             )
             .await?;
-        self.trim_archive(partition, std::slice::from_ref(entry)).await
+        self.trim_archive(partition, &[entry]).await
     }
 
     /// Removes saved events.
-    pub async fn trim_archive(&self, partition: u16, saved: &[ArchiveEntry]) -> Result<(), RedisError> {
+    pub async fn trim_archive(&self, partition: u16, saved: &[&ArchiveEntry]) -> Result<(), RedisError> {
         let positions = saved.iter().map(|entry| entry.position.as_str().into()).collect();
         let key_names = vec![self.keys.archive(partition), self.keys.archive_bytes(partition)];
         let _removed: u64 = call(&self.scripts.trim_archive, self.any()?, key_names, positions).await?;
         Ok(())
     }
+}
+
+fn read_entries(entries: Vec<(String, HashMap<String, String>)>) -> Archived {
+    let read = |(position, mut fields): (String, HashMap<String, String>)| {
+        let mut field = |name| fields.remove(name);
+        Some(ArchiveEntry {
+            room: RoomId::new(&field("r")?).ok()?,
+            seq: field("s")?.parse().ok()?,
+            json: RawValue::from_string(field("e")?).ok()?,
+            position,
+        })
+    };
+    let entries = entries.into_iter().map(read).collect::<Option<_>>();
+    entries.ok_or(RedisError::Unexpected("archive entry"))
 }
 
 /// The time in a stream's id.
