@@ -92,28 +92,30 @@ impl Line {
     }
 
     /// Writes whole frames, or lets them wait.
-    pub fn send(&mut self, frames: &Bytes, write: impl Fn(&[u8]) -> io::Result<usize>) -> Result<(), NotSent> {
+    pub fn send(&mut self, frames: &Bytes, write: &dyn Fn(&[u8]) -> io::Result<usize>) -> Result<(), NotSent> {
+        let is_full = self.waiting.len() >= WAITING_MAX || self.waiting_bytes + frames.len() > WAITING_BYTES_MAX;
+        if is_full && !self.waiting.is_empty() {
+            return Err(NotSent::Full);
+        }
+        self.send_or_wait(frames, write)
+    }
+
+    /// The same, and they wait however many do already: for a bounded number of frames, which nobody could send again.
+    pub fn send_or_wait(&mut self, frames: &Bytes, write: &dyn Fn(&[u8]) -> io::Result<usize>) -> Result<(), NotSent> {
         if matches!(self.phase, Phase::Engine | Phase::Ended) {
             return Err(NotSent::Gone);
         }
-        if self.waiting.is_empty() {
-            let mut written = 0;
-            if self.may_write() {
-                written = match write(frames) {
-                    Ok(written) => written,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                    Err(_) => return Err(NotSent::Gone),
-                };
-            }
-            if written < frames.len() {
-                self.wait(frames.slice(written..));
-            }
-            return Ok(());
+        let mut written = 0;
+        if self.waiting.is_empty() && self.may_write() {
+            written = match write(frames) {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(_) => return Err(NotSent::Gone),
+            };
         }
-        if self.waiting.len() >= WAITING_MAX || self.waiting_bytes + frames.len() > WAITING_BYTES_MAX {
-            return Err(NotSent::Full);
+        if written < frames.len() {
+            self.wait(frames.slice(written..));
         }
-        self.wait(frames.clone());
         Ok(())
     }
 

@@ -22,6 +22,12 @@ use super::line::{Line, NotSent, Sight};
 use super::waiting::Place;
 use super::{Socket, reply};
 
+/// Runs of frames that one who sends takes along for others.
+const HANDED_OVER_MAX: usize = 64;
+
+/// A way to send frames on a line.
+type Send = fn(&mut Line, &Bytes, &dyn Fn(&[u8]) -> io::Result<usize>) -> Result<(), NotSent>;
+
 /// One TCP connection, as others may act on it.
 #[derive(Debug)]
 pub struct Conn {
@@ -35,6 +41,9 @@ pub struct Conn {
     killed: AtomicBool,
     stage: Mutex<Stage>,
     direct: Mutex<Direct>,
+    /// Somebody sends, and takes along what others hand over.
+    sending: AtomicBool,
+    handed_over: Mutex<Vec<Bytes>>,
 }
 
 /// The direct way to the peer of a websocket.
@@ -69,6 +78,8 @@ impl Conn {
             killed: AtomicBool::new(false),
             stage: Mutex::new(Stage::Fresh),
             direct: Mutex::default(),
+            sending: AtomicBool::new(false),
+            handed_over: Mutex::default(),
         }
     }
 
@@ -165,13 +176,60 @@ impl Conn {
 
     /// Sends whole frames between those of the engine. What the peer does not take at once waits, and is written by a task
     /// of the tracker.
+    ///
+    /// Who comes while another sends hands its frames over to that one instead of waiting for its write: a sender's ack and
+    /// its own copy of the message go out at the same time.
     pub fn send(self: &Arc<Self>, frames: &Bytes, tracker: &TaskTracker) -> Result<(), NotSent> {
+        if self.hand_over(frames) {
+            return Ok(());
+        }
         let mut direct = self.direct();
-        let Direct { line, stream, .. } = &mut *direct;
-        let stream = stream.as_ref().ok_or(NotSent::Gone)?;
-        line.send(frames, |bytes| self.write(stream, bytes))?;
-        self.look_after(&mut direct, tracker);
-        Ok(())
+        self.sending.store(true, Ordering::SeqCst);
+        self.send_handed_over(&mut direct);
+        let sent = self.send_on(&mut direct, frames, Line::send);
+        loop {
+            self.sending.store(false, Ordering::SeqCst);
+            if self.handed_over().is_empty() {
+                break;
+            }
+            self.sending.store(true, Ordering::SeqCst);
+            self.send_handed_over(&mut direct);
+        }
+        if sent.is_ok() {
+            self.look_after(&mut direct, tracker);
+        }
+        sent
+    }
+
+    /// Gives frames to whoever is sending now; `false` when nobody is, or too many did already.
+    fn hand_over(&self, frames: &Bytes) -> bool {
+        if !self.sending.load(Ordering::SeqCst) {
+            return false;
+        }
+        let mut handed_over = self.handed_over();
+        // Whoever ends its sending looks here afterwards, and needs this lock for it.
+        let taken = self.sending.load(Ordering::SeqCst) && handed_over.len() < HANDED_OVER_MAX;
+        if taken {
+            handed_over.push(frames.clone());
+        }
+        taken
+    }
+
+    fn send_handed_over(&self, direct: &mut Direct) {
+        let frames = std::mem::take(&mut *self.handed_over());
+        for frames in &frames {
+            // The peer is gone: nobody misses them.
+            let _gone = self.send_on(direct, frames, Line::send_or_wait);
+        }
+    }
+
+    fn send_on(&self, direct: &mut Direct, frames: &Bytes, send: Send) -> Result<(), NotSent> {
+        let stream = direct.stream.as_ref().ok_or(NotSent::Gone)?;
+        send(&mut direct.line, frames, &|bytes| self.write(stream, bytes))
+    }
+
+    fn handed_over(&self) -> MutexGuard<'_, Vec<Bytes>> {
+        self.handed_over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes bytes of the engine, or of HTTP.

@@ -74,14 +74,14 @@ fn engine(line: &mut Line, mut bytes: &[u8], peer: &Peer) {
 fn what_is_sent_waits_for_the_answer_to_connect() {
     let peer = Peer::default();
     let mut line = switched(&peer);
-    assert_eq!(line.send(&frame("42[1]"), |_| panic!("too early")), Err(NotSent::Gone));
+    assert_eq!(line.send(&frame("42[1]"), &|_| panic!("too early")), Err(NotSent::Gone));
     assert!(line.hold_behind(Sight::Connected));
-    line.send(&frame("42[1]"), |_| panic!("too early")).unwrap();
+    line.send(&frame("42[1]"), &|_| panic!("too early")).unwrap();
     engine(&mut line, &frame("0{}"), &peer);
-    line.send(&frame("42[2]"), |_| panic!("too early")).unwrap();
+    line.send(&frame("42[2]"), &|_| panic!("too early")).unwrap();
     assert!(!line.is_blocked(), "the engine holds it up, not the peer");
     engine(&mut line, &frame("40{}"), &peer);
-    line.send(&frame("42[3]"), |bytes| peer.write(bytes)).unwrap();
+    line.send(&frame("42[3]"), &|bytes| peer.write(bytes)).unwrap();
     assert_eq!(peer.texts(), ["0{}", "40{}", "42[1]", "42[2]", "42[3]"]);
 }
 
@@ -92,7 +92,7 @@ fn an_upgraded_socket_goes_on_behind_the_mark() {
     engine(&mut line, &frame("3probe"), &peer);
     assert!(line.hold_behind(Sight::Mark));
     assert!(!line.hold_behind(Sight::Mark), "it is in use");
-    line.send(&frame("42[2]"), |_| panic!("too early")).unwrap();
+    line.send(&frame("42[2]"), &|_| panic!("too early")).unwrap();
     engine(&mut line, &[frame("40{}"), frame("42[1]")].concat(), &peer);
     engine(&mut line, &frame(MARK), &peer);
     assert_eq!(peer.texts(), ["3probe", "40{}", "42[1]", MARK, "42[2]"]);
@@ -103,7 +103,7 @@ fn a_mark_that_was_not_sent_leaves_the_engine_alone() {
     let mut line = switched(&Peer::default());
     assert!(line.hold_behind(Sight::Mark));
     line.let_go();
-    assert_eq!(line.send(&frame("42[1]"), |_| panic!("not ours")), Err(NotSent::Gone));
+    assert_eq!(line.send(&frame("42[1]"), &|_| panic!("not ours")), Err(NotSent::Gone));
     assert!(line.hold_behind(Sight::Mark));
 }
 
@@ -115,18 +115,18 @@ fn a_peer_that_does_not_read_holds_up_a_bounded_number() {
     engine(&mut line, &frame("40"), &peer);
     let blocked = |_: &[u8]| Err(io::ErrorKind::WouldBlock.into());
     for _ in 0..WAITING_MAX {
-        line.send(&frame("42[1]"), blocked).unwrap();
+        line.send(&frame("42[1]"), &blocked).unwrap();
     }
     assert!(line.is_blocked());
-    assert_eq!(line.send(&frame("42[1]"), blocked), Err(NotSent::Full));
+    assert_eq!(line.send(&frame("42[1]"), &blocked), Err(NotSent::Full));
     line.write_waiting(|bytes| peer.write(bytes)).unwrap();
     assert_eq!(peer.texts().len(), 1 + WAITING_MAX);
     let large = frame(&"x".repeat(2 * WAITING_BYTES_MAX));
-    line.send(&large, blocked).unwrap();
-    assert_eq!(line.send(&frame("42[1]"), blocked), Err(NotSent::Full));
+    line.send(&large, &blocked).unwrap();
+    assert_eq!(line.send(&frame("42[1]"), &blocked), Err(NotSent::Full));
     line.end();
     assert_eq!(
-        line.send(&frame("42[1]"), |_| panic!("nobody is there")),
+        line.send(&frame("42[1]"), &|_| panic!("nobody is there")),
         Err(NotSent::Gone)
     );
 }
@@ -148,7 +148,7 @@ proptest! {
         for (number, (direct, padding)) in steps.into_iter().enumerate() {
             let text = format!("42[{number}]{}", "x".repeat(padding));
             if direct {
-                line.send(&frame(&text), |bytes| peer.write(bytes)).unwrap();
+                line.send(&frame(&text), &|bytes| peer.write(bytes)).unwrap();
                 ours.push(text);
             } else {
                 let text = format!("2{text}");
@@ -159,7 +159,7 @@ proptest! {
                     // A direct frame may come while the engine is within one.
                     if *steal.next().unwrap() && ours.len() < 100 {
                         let text = format!("42[s{}]", ours.len());
-                        line.send(&frame(&text), |bytes| peer.write(bytes)).unwrap();
+                        line.send(&frame(&text), &|bytes| peer.write(bytes)).unwrap();
                         ours.push(text);
                     }
                     if let Ok(written) = line.write_engine(rest, |bytes| peer.write(bytes)) {
