@@ -3,7 +3,7 @@
 //! socketioxide has no public way to close a transport, and a client that stops reading is never cut by it. The stream
 //! is therefore ours: it can be shut down from anywhere, and it knows since when a write has been blocked.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use dashmap::DashMap;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +27,8 @@ use crate::socket::Conn;
 
 /// How often the watchdog looks at the connections.
 const WATCHDOG_PERIOD: Duration = Duration::from_secs(1);
+/// Bytes that one read asks for: most events are smaller.
+const READ_AHEAD: usize = 2048;
 /// Largest request head: tokens travel in the payload, so this is generous.
 pub const MAX_HEAD: usize = 16 * 1024;
 
@@ -34,13 +36,13 @@ pub const MAX_HEAD: usize = 16 * 1024;
 struct ConnStream {
     stream: Arc<TcpStream>,
     registered: Registered,
-    /// What was read before and belongs to HTTP.
+    /// What was read and not asked for yet.
     early: Bytes,
     tracker: TaskTracker,
 }
 
 impl AsyncRead for ConnStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.early.is_empty() {
             let this = self.get_mut();
             let length = this.early.len().min(buf.remaining());
@@ -54,15 +56,46 @@ impl AsyncRead for ConnStream {
         }
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read(buf.initialize_unfilled()) {
-                Ok(read) => {
-                    buf.advance(read);
-                    return Poll::Ready(Ok(()));
-                }
+            match self.read(buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                read => return Poll::Ready(read),
             }
         }
+    }
+}
+
+impl ConnStream {
+    /// Reads what is there. A websocket reads into a small buffer, because it keeps it: more is asked for, and what does not
+    /// fit is kept until it is asked for again. When less came than was asked for there is no more, and the kernel need not be
+    /// asked again before it has news.
+    fn read(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
+        let mut ahead = [0; READ_AHEAD];
+        let is_small = buf.remaining() < READ_AHEAD;
+        let into = if is_small {
+            &mut ahead[..]
+        } else {
+            buf.initialize_unfilled()
+        };
+        let wanted = into.len();
+        let mut read = None;
+        let tried = self.stream.try_io(Interest::READABLE, || {
+            let length = (&*SockRef::from(&*self.stream)).read(into)?;
+            read = Some(length);
+            if 0 < length && length < wanted {
+                // Noted under the event that was seen before the read, so that a later one is not lost.
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        let Some(length) = read else { return tried };
+        if is_small {
+            let fits = length.min(buf.remaining());
+            buf.put_slice(&ahead[..fits]);
+            self.early = Bytes::copy_from_slice(&ahead[fits..length]);
+        } else {
+            buf.advance(length);
+        }
+        Ok(())
     }
 }
 
