@@ -172,17 +172,32 @@ impl Payload<'_> {
 
 /// Appends `"name":value`; `value` is JSON already.
 pub fn write_field(out: &mut String, name: &str, value: &str) {
-    if !out.ends_with('{') {
-        out.push(',');
-    }
-    out.push_str(&serde_json::Value::from(name).to_string());
-    out.push(':');
+    write_name(out, name);
     out.push_str(value);
 }
 
 /// Appends `"name":"value"` with the text escaped.
 pub fn write_text(out: &mut String, name: &str, value: &str) {
-    write_field(out, name, &serde_json::Value::from(value).to_string());
+    write_name(out, name);
+    write_string(out, value);
+}
+
+fn write_name(out: &mut String, name: &str) {
+    if !out.ends_with('{') {
+        out.push(',');
+    }
+    write_string(out, name);
+    out.push(':');
+}
+
+/// Appends a JSON string; most texts have nothing to escape.
+fn write_string(out: &mut String, text: &str) {
+    if text.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+        return out.push_str(&serde_json::Value::from(text).to_string());
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }
 
 /// A JSON string.
