@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::client::Purpose;
 use super::durability::Replid;
+use super::script::Asked;
 use super::{Redis, RedisError, watched};
 use crate::model::{Epoch, EventKind, Position, RoomEvent, RoomId, Seq, UnixMs, UserId};
 
@@ -24,6 +25,17 @@ pub enum Authority {
     Owner,
     /// Checked against the archive, because the log no longer holds the message.
     Checked,
+}
+
+impl Authority {
+    /// As `post` wants it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Author => "",
+            Self::Owner => "owner",
+            Self::Checked => "checked",
+        }
+    }
 }
 
 /// An event before it has a place.
@@ -49,6 +61,27 @@ pub struct Draft {
     pub asks: Option<String>,
     /// The question that it answers: it is stored only if nothing else has ended that one.
     pub answers: Option<Answers>,
+}
+
+impl Draft {
+    /// Whether it changes nothing, asks nothing and answers nothing.
+    fn is_plain(&self) -> bool {
+        self.target.is_none() && self.asks.is_none() && self.answers.is_none()
+    }
+
+    /// Adds the arguments that plain messages do without.
+    fn push_further(&self, args: &mut Vec<Value>) {
+        args.push(self.target.as_deref().unwrap_or_default().into());
+        args.push(self.authority.as_str().into());
+        let refusal = self.asks.as_ref().map(|told| format!("~ {told}"));
+        args.push(refusal.unwrap_or_default().into());
+        let (id, generation) = match &self.answers {
+            Some(answers) => (reply_id(&answers.question), answers.generation.to_string()),
+            None => Default::default(),
+        };
+        args.push(id.into());
+        args.push(generation.into());
+    }
 }
 
 /// What a reply answers.
@@ -177,69 +210,14 @@ impl Redis {
     ///
     /// An [`RedisError::Uncertain`] holds for all of them: they were stored together or not at all.
     pub async fn post(&self, room: &RoomId, drafts: &[Draft], limits: PostLimits) -> Result<Vec<Posted>, RedisError> {
-        let keys = &self.keys;
-        let partition = keys.partition(room.as_str());
-        let mut key_names = vec![
-            keys.log(room),
-            keys.meta(room),
-            keys.gone(room),
-            keys.archive(partition),
-            keys.active(partition),
-            keys.live(room),
-            keys.archive_bytes(partition),
-            keys.gpt_outbox(partition),
-            keys.gpt_parts(room),
-            keys.gpt_summary(room),
-        ];
-        let mut args: Vec<Value> = Vec::with_capacity(6 + drafts.len() * 11);
-        args.push(room.as_str().into());
-        args.push(i64::from(limits.log_max_len).into());
-        args.push(integer(limits.archive_max_bytes));
-        args.push(millis(IDEMPOTENCY_TTL));
-        args.push(self.publish_verb().into());
-        args.push(integer(drafts.len()));
         let spans = watched::begin(room, drafts);
-        let mut cids = 0;
-        for (index, draft) in drafts.iter().enumerate() {
-            args.push(draft.prefix.as_str().into());
-            args.push(draft.kind.as_str().into());
-            args.push(draft.user.as_str().into());
-            args.push(draft.target.as_deref().unwrap_or_default().into());
-            args.push(
-                match draft.authority {
-                    Authority::Author => "",
-                    Authority::Owner => "owner",
-                    Authority::Checked => "checked",
-                }
-                .into(),
-            );
-            let once = match (&draft.answers, &draft.cid) {
-                (Some(answers), _) => Some(keys.gpt_end(room, &answers.question)),
-                (None, Some(cid)) => Some(keys.idempotency(room, &draft.user, cid)),
-                (None, None) => None,
-            };
-            match once {
-                Some(key) => {
-                    cids += 1;
-                    key_names.push(key);
-                    args.push(integer(cids));
-                }
-                None => args.push(0.into()),
-            }
-            args.push(format!("{:016x}", draft.hash).into());
-            args.push(watched::context(&spans, index, draft).into());
-            let refusal = draft.asks.as_ref().map(|told| format!("~ {told}"));
-            args.push(refusal.unwrap_or_default().into());
-            let (id, generation) = match &draft.answers {
-                Some(answers) => (reply_id(&answers.question), answers.generation.to_string()),
-                None => Default::default(),
-            };
-            args.push(id.into());
-            args.push(generation.into());
-        }
-        let (mut answer, client): (Vec<Value>, _) = self
-            .call_for(room, Purpose::Post, &self.scripts.post, key_names, args)
-            .await?;
+        let contexts: Vec<String> = (0..)
+            .zip(drafts)
+            .map(|(index, draft)| watched::context(&spans, index, draft))
+            .collect();
+        let asked = || self.post_call(room, drafts, &contexts, limits);
+        let (mut answer, client): (Vec<Value>, _) =
+            self.call_for(room, Purpose::Post, &self.scripts.post, asked).await?;
         if answer.len() != drafts.len() + 1 {
             return Err(RedisError::Unexpected("post"));
         }
@@ -257,6 +235,59 @@ impl Redis {
         }
         watched::end(&spans, &posted);
         Ok(posted)
+    }
+
+    /// The keys and arguments of a post. Most are plain messages, whose way is the busiest of all: they have no more of them
+    /// than they need.
+    fn post_call(&self, room: &RoomId, drafts: &[Draft], contexts: &[String], limits: PostLimits) -> Asked {
+        let keys = &self.keys;
+        let partition = keys.partition(room.as_str());
+        let is_plain = drafts.iter().all(Draft::is_plain);
+        let mut key_names = Vec::with_capacity(10 + drafts.len());
+        key_names.extend([
+            keys.log(room),
+            keys.meta(room),
+            keys.archive(partition),
+            keys.active(partition),
+            keys.live(room),
+            keys.archive_bytes(partition),
+        ]);
+        if !is_plain {
+            key_names.extend([
+                keys.gone(room),
+                keys.gpt_outbox(partition),
+                keys.gpt_parts(room),
+                keys.gpt_summary(room),
+            ]);
+        }
+        let mut args: Vec<Value> = Vec::with_capacity(7 + drafts.len() * 11);
+        args.push(room.as_str().into());
+        args.push(i64::from(limits.log_max_len).into());
+        args.push(integer(limits.archive_max_bytes));
+        args.push(millis(IDEMPOTENCY_TTL));
+        args.push(self.publish_verb().into());
+        args.push(integer(drafts.len()));
+        args.push(integer(usize::from(!is_plain)));
+        let mut onces = 0;
+        for (draft, context) in drafts.iter().zip(contexts) {
+            args.push(draft.prefix.as_str().into());
+            args.push(draft.kind.as_str().into());
+            args.push(draft.user.as_str().into());
+            let once = match (&draft.answers, &draft.cid) {
+                (Some(answers), _) => Some(keys.gpt_end(room, &answers.question)),
+                (None, Some(cid)) => Some(keys.idempotency(room, &draft.user, cid)),
+                (None, None) => None,
+            };
+            onces += usize::from(once.is_some());
+            args.push(integer(if once.is_some() { onces } else { 0 }));
+            key_names.extend(once);
+            args.push(format!("{:016x}", draft.hash).into());
+            args.push(context.as_str().into());
+            if !is_plain {
+                draft.push_further(&mut args);
+            }
+        }
+        (key_names, args)
     }
 
     /// Reads a page of the room's log from the primary; `exists` when the room service has just said so.

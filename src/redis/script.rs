@@ -109,19 +109,27 @@ impl Script {
     }
 }
 
+/// Keys and arguments of a call.
+pub(super) type Asked = (Vec<String>, Vec<Value>);
+
 /// Calls a script that belongs to no room.
-///
-/// A cluster node that does not own the keys refuses without doing anything, and the answer brings fred's routing up to
-/// date: the call is sent once more, before anything that its caller says later.
 pub(super) async fn call<R: FromValue>(
     script: &Script,
     client: &Client,
     keys: Vec<String>,
     args: Vec<Value>,
 ) -> Result<R, RedisError> {
+    call_with(script, client, || (keys.clone(), args.clone())).await
+}
+
+/// The same, for what is made anew when it must be sent again.
+///
+/// A cluster node that does not own the keys refuses without doing anything, and the answer brings fred's routing up to
+/// date: the call is sent once more, before anything that its caller says later.
+async fn call_with<R: FromValue>(script: &Script, client: &Client, asked: impl Fn() -> Asked) -> Result<R, RedisError> {
     let mut moves = 0;
     loop {
-        match send(script, client, keys.clone(), args.clone()).await {
+        match send(script, client, &asked).await {
             Err(error) if is_redirection(&error) && moves < MOVES_MAX => moves += 1,
             result => return Ok(result?),
         }
@@ -137,7 +145,8 @@ impl Redis {
         keys: Vec<String>,
         args: Vec<Value>,
     ) -> Result<R, RedisError> {
-        let (answer, _) = self.call_for(room, Purpose::Other, script, keys, args).await?;
+        let asked = || (keys.clone(), args.clone());
+        let (answer, _) = self.call_for(room, Purpose::Other, script, asked).await?;
         Ok(answer)
     }
 
@@ -147,17 +156,16 @@ impl Redis {
         room: &RoomId,
         purpose: Purpose,
         script: &Script,
-        keys: Vec<String>,
-        args: Vec<Value>,
+        asked: impl Fn() -> Asked,
     ) -> Result<(R, Client), RedisError> {
         let Some(primaries) = &self.primaries else {
             let client = self.for_room(room, purpose)?;
-            return Ok((call(script, &client, keys, args).await?, client));
+            return Ok((call_with(script, &client, asked).await?, client));
         };
         let mut moves = 0;
         loop {
             let client = self.for_room(room, purpose)?;
-            match send(script, &client, keys.clone(), args.clone()).await {
+            match send(script, &client, &asked).await {
                 Ok(answer) => return Ok((answer, client)),
                 Err(error) if moves < MOVES_MAX && primaries.follow(&error, self.lane(room), purpose).await => {
                     moves += 1
@@ -170,13 +178,15 @@ impl Redis {
 
 /// Sends a script's hash, or its text where the server does not have it. fred's own `evalsha_with_reload` would load it
 /// into a cluster node of its choice.
-async fn send<R: FromValue>(script: &Script, client: &Client, keys: Vec<String>, args: Vec<Value>) -> Result<R, Error> {
+async fn send<R: FromValue>(script: &Script, client: &Client, asked: &impl Fn() -> Asked) -> Result<R, Error> {
     let started = Instant::now();
     let sha = script.source.sha1().clone();
-    let mut result = client.evalsha(sha, keys.clone(), args.clone()).await;
+    let (keys, args) = asked();
+    let mut result = client.evalsha(sha, keys, args).await;
     if let (Err(error), Some(lua)) = (&result, script.source.lua())
         && error.details().starts_with("NOSCRIPT")
     {
+        let (keys, args) = asked();
         result = client.eval(lua.clone(), keys, args).await;
     }
     script.note(started, result.as_ref().err());

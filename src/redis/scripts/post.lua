@@ -1,12 +1,16 @@
 -- post: puts events into a room's log, in order, and tells every node that has the room joined.
 --
--- KEYS  1 log  2 meta  3 gone (ids of deleted messages)  4 archive of the partition  5 active rooms of the partition
---       6 live channel  7 size of the archive, bytes  8 outbox of questions to the model
---       9 replies of the room that are being written  10 summary of the room  11.. idempotency keys
+-- KEYS  1 log  2 meta  3 archive of the partition  4 active rooms of the partition  5 live channel
+--       6 size of the archive, bytes
+--       where ARGV[7] is 1:  7 gone (ids of deleted messages)  8 outbox of questions to the model
+--       9 replies of the room that are being written  10 summary of the room
+--       then the idempotency keys
 -- ARGV  1 room  2 log cap, events  3 archive cap, bytes  4 idempotency TTL ms  5 PUBLISH or SPUBLISH  6 number of events
---       then per event: 1 JSON prefix (an object without its closing brace)  2 kind  3 user  4 target id or ''
---       5 authority: '' = the author only, 'owner' = any message, 'checked' = author checked against the archive
---       6 index of the idempotency key from 1, or 0  7 content hash  8 trace context or ''
+--       7 1 where one of them changes a message, asks or is a reply: all have then the further arguments, else 0
+--       then per event: 1 JSON prefix (an object without its closing brace)  2 kind  3 user
+--       4 index of the idempotency key from 1, or 0  5 content hash  6 trace context or ''
+--       and further:  7 target id or ''
+--       8 authority: '' = the author only, 'owner' = any message, 'checked' = author checked against the archive
 --       9 for what asks the model: what the room is told when the outbox is full, up to the question's id; else ''
 --       10 the message's id, or '' = its place
 --       11 the claim under which a reply was written, or ''
@@ -24,23 +28,23 @@ local TRIM_SLACK = 256                        -- trim in steps, not on every eve
 local OUTBOX_MAX = 10000                      -- questions that wait for a worker; what was taken in is never dropped
 local ENTRY_BYTES = 100                       -- what an archive entry takes beside its JSON; trim_archive counts the same
 
-local log, meta, gone, archive, active, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local archive_bytes, outbox, replies, summary = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local log, meta, archive, active, channel, archive_bytes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local room_id, log_cap, archive_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local idem_ttl, publish, count = ARGV[4], ARGV[5], tonumber(ARGV[6])
-if #ARGV ~= 6 + count * 11 then return redis.error_reply('ERR post: wrong number of arguments') end
-
--- what this call touches besides the log
-local has_target, has_question = false, false
-for base = 6, #ARGV - 11, 11 do
-  has_target = has_target or ARGV[base + 4] ~= ''
-  has_question = has_question or ARGV[base + 9] ~= ''
-end
+local is_plain = ARGV[7] == '0'
+local keys, width = is_plain and 6 or 10, is_plain and 6 or 11
+local gone, outbox, replies, summary
+if not is_plain then gone, outbox, replies, summary = KEYS[7], KEYS[8], KEYS[9], KEYS[10] end
+if #ARGV ~= 7 + count * width then return redis.error_reply('ERR post: wrong number of arguments') end
 
 -- wrong key types fail here, before anything is written
 local active_at = tonumber(redis.call('ZSCORE', active, room_id) or '0')
-redis.call('ZCARD', gone)
-if has_target then redis.call('HLEN', summary) end
+local outbox_len = 0
+if not is_plain then
+  redis.call('ZCARD', gone)
+  redis.call('HLEN', summary)
+  outbox_len = redis.call('XLEN', outbox)
+end
 local waiting = redis.call('XLEN', archive)
 local backlog = tonumber(redis.call('GET', archive_bytes) or '0')
 if waiting == 0 and backlog ~= 0 then
@@ -48,9 +52,8 @@ if waiting == 0 and backlog ~= 0 then
   redis.call('DEL', archive_bytes)
   backlog = 0
 end
-local outbox_len = has_question and redis.call('XLEN', outbox) or 0
 -- one event reads its key before it writes
-if count > 1 then for n = 11, #KEYS do redis.call('STRLEN', KEYS[n]) end end
+if count > 1 then for n = keys + 1, #KEYS do redis.call('STRLEN', KEYS[n]) end end
 local room = open_room(log, meta)
 local was_empty = room.len == 0
 
@@ -84,11 +87,15 @@ end
 local results = { room.epoch }
 local posted = false
 for n = 1, count do
-  local base = 6 + (n - 1) * 11
-  local prefix, kind, user, target = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
-  local authority, idem, hash, trace = ARGV[base + 5], tonumber(ARGV[base + 6]), ARGV[base + 7], ARGV[base + 8]
-  local refusal, own_id, generation = ARGV[base + 9], ARGV[base + 10], ARGV[base + 11]
-  local idem_key = idem > 0 and KEYS[10 + idem] or nil
+  local base = 7 + (n - 1) * width
+  local prefix, kind, user = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3]
+  local idem, hash, trace = tonumber(ARGV[base + 4]), ARGV[base + 5], ARGV[base + 6]
+  local target, authority, refusal, own_id, generation = '', '', '', '', ''
+  if not is_plain then
+    target, authority, refusal = ARGV[base + 7], ARGV[base + 8], ARGV[base + 9]
+    own_id, generation = ARGV[base + 10], ARGV[base + 11]
+  end
+  local idem_key = idem > 0 and KEYS[keys + idem] or nil
   local status = 'ok'
   local known = idem_key and redis.call('GET', idem_key)
   if known then

@@ -9,7 +9,7 @@ use roomcast::redis::{After, ArchiveEntry, LogKeep, PageLimit, PostLimits, Redis
 
 use super::checks;
 use super::model::Tombstone;
-use super::op::{Act, Spoilt, USERS, Words};
+use super::op::{Act, Right, Spoilt, Target, USERS, What, Words};
 use super::run::Run;
 
 const LIMITS: PostLimits = PostLimits {
@@ -63,7 +63,7 @@ impl Run<'_> {
             _ => wire.call(&["SET", &spoilt, "x"]).await,
         };
         let before = wire.call(&["DEBUG", "DIGEST"]).await;
-        let failed = self.attempt(room, act, &saved).await;
+        let failed = self.attempt(room, key, act, &saved).await;
         let after = self.server.wire.call(&["DEBUG", "DIGEST"]).await;
         prop_assert!(matches!(failed, Some(RedisError::Refused(_))), "{:?}", failed);
         prop_assert_eq!(after, before, "a script that failed had written");
@@ -77,12 +77,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn attempt(&self, room: usize, act: Act, saved: &[ArchiveEntry]) -> Option<RedisError> {
+    async fn attempt(&self, room: usize, key: Spoilt, act: Act, saved: &[ArchiveEntry]) -> Option<RedisError> {
         let (name, redis) = (self.room(room), &self.server.redis);
         match act {
             Act::Post => {
                 let words = |cid| Words { cid, ..Words::MESSAGE };
-                let drafts = [self.draft(room, &words(None)), self.draft(room, &words(Some(CID)))];
+                let mut drafts = vec![self.draft(room, &words(None)), self.draft(room, &words(Some(CID)))];
+                if key == Spoilt::Gone {
+                    // Plain messages have nothing to do with it.
+                    let what = What::Delete(Target::Newest, Right::Author);
+                    drafts.push(self.draft(room, &Words { what, ..Words::MESSAGE }));
+                }
                 redis.post(&name, &drafts, LIMITS).await.err()
             }
             Act::Read => redis
@@ -93,7 +98,8 @@ impl Run<'_> {
             Act::TrimLog => redis.trim_log(&name, u64::MAX, KEEP_NOTHING).await.err(),
             Act::TrimArchive => {
                 let partition = redis.keys.partition(name.as_str());
-                redis.trim_archive(partition, saved).await.err()
+                let saved: Vec<_> = saved.iter().collect();
+                redis.trim_archive(partition, &saved).await.err()
             }
         }
     }
