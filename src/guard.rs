@@ -366,10 +366,10 @@ impl Guard {
         Ok(wait.filter(|_| !self.watches(Rule::Costly, user)))
     }
 
-    /// Whether a second's messages of a user here are so many that the other nodes should know: an eighth of what the user
-    /// may send. Ordinary people never cost a call.
-    pub fn is_worth_settling(&self, count: u32) -> bool {
-        self.messages.interval * count >= Duration::from_secs(1) / 8
+    /// Whether the messages of a user here within some time are so many that the other nodes should know: an eighth of what
+    /// the user may send. Ordinary people never cost a call.
+    pub fn is_worth_settling(&self, count: u32, within: Duration) -> bool {
+        self.messages.interval * count >= within / 8
     }
 
     /// Tells the other nodes how many messages of a user were taken here, and hears whether all together are too many.

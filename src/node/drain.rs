@@ -56,7 +56,7 @@ impl Node {
             tracing::warn!(tasks = self.tracker.len(), "tasks did not end in time");
         }
         if let Some(Booted { app, link, .. }) = self.booted.get() {
-            upkeep::flush(app).await;
+            upkeep::flush(app, upkeep::FLUSH, |_| true).await;
             // What a late task may have left is removed with the name; without Redis it waits for another node.
             if let Err(error) = app.redis.retire_node(&app.node.get()).await {
                 tracing::warn!(%error, "this node's entries stay until another node removes them");

@@ -19,8 +19,8 @@ const UNREADY_AFTER: Duration = Duration::from_secs(5);
 /// How often the node's liveness is renewed: several times within its life.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often lists are retried and caches swept.
-const FLUSH: Duration = Duration::from_secs(5);
-/// How often counts of messages are written: other nodes know by then what a user took here.
+pub const FLUSH: Duration = Duration::from_secs(5);
+/// How often the counts of those are written who say much: other nodes know by then what a user took here.
 const COUNTS: Duration = Duration::from_secs(1);
 /// How often the bans known here are compared with those in Redis: what a node missed, or Redis lost, is found then.
 const BANS: Duration = Duration::from_secs(30);
@@ -71,7 +71,8 @@ pub async fn keep(app: Arc<App>, health: Health) {
         }
         if counted.elapsed() >= COUNTS && connected {
             counted = Instant::now();
-            flush(&app).await;
+            let within = flushed.elapsed().max(COUNTS);
+            flush(&app, within, |count| app.guard.is_worth_settling(count, within)).await;
         }
         if (compare || compared.elapsed() >= BANS) && connected {
             compared = Instant::now();
@@ -86,6 +87,7 @@ pub async fn keep(app: Arc<App>, health: Health) {
             renew_leases(&app).await;
         }
         if flushed.elapsed() >= FLUSH && connected {
+            flush(&app, flushed.elapsed(), |_| true).await;
             flushed = Instant::now();
             app.guard.sweep();
             retry_lists(&app);
@@ -168,11 +170,13 @@ async fn renew_leases(app: &App) {
     }
 }
 
-/// Writes what was counted, and removes sockets that could not be removed before.
-pub async fn flush(app: &Arc<App>) {
+/// Writes those counts of messages that are wanted, taken within some time, and removes sockets that could not be removed
+/// before.
+pub async fn flush(app: &Arc<App>, within: Duration, wanted: impl Fn(u32) -> bool) {
     let counts: Vec<(UserId, u32)> = app
         .message_counts
         .iter()
+        .filter(|entry| wanted(*entry.value()))
         .map(|entry| (entry.key().clone(), *entry.value()))
         .collect();
     for batch in counts.chunks(BATCH) {
@@ -181,7 +185,7 @@ pub async fn flush(app: &Arc<App>) {
             break;
         }
         for (user, count) in batch {
-            if app.guard.is_worth_settling(*count)
+            if app.guard.is_worth_settling(*count, within)
                 && let Err(error) = app.guard.settle_messages(user, *count).await
             {
                 tracing::debug!(%error, "messages not settled");
