@@ -1,5 +1,7 @@
 //! What was said before: from the log, and from the archive where the log ends.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
 use super::feed::first_after;
@@ -251,7 +253,11 @@ impl Chat {
                 newer: query.newer,
                 limit,
             };
-            let page = fold(self.upstream.messages(room, &page).await?, Vec::new()).messages;
+            let page = match (page.oldmessage, page.newer) {
+                (None, false) => self.newest_archived(room, timestamp, floor.seq).await?,
+                _ => self.upstream.messages(room, &page).await?,
+            };
+            let page = fold(page, Vec::new()).messages;
             let reached = page.last().map(|message| message.place.0);
             let progress = reached.is_some_and(|reached| timestamp.is_none_or(|before| reached > before));
             // The raw events of the log follow, so what it has must not come from here too.
@@ -276,6 +282,26 @@ impl Chat {
             None
         };
         Ok((found, complete && waiting.is_none_or(|oldest| oldest > floor.ts)))
+    }
+
+    /// The newest archived messages before a time, as of a moment ago: all who come back at once ask for the same. What the
+    /// log gives up meanwhile raises its floor, and is asked for anew.
+    async fn newest_archived(
+        &self,
+        room: &RoomId,
+        timestamp: Option<UnixMs>,
+        floor: Seq,
+    ) -> Result<Vec<Box<RawValue>>, ChatError> {
+        let query = MessageQuery {
+            timestamp,
+            ..MessageQuery::default()
+        };
+        let asked = async { self.upstream.messages(room, &query).await.map(Arc::new) };
+        let page = self
+            .archived
+            .try_get_with((room.clone(), timestamp, floor), asked)
+            .await?;
+        Ok(page.to_vec())
     }
 
     /// Up to 50 messages strictly older than the cursor, or strictly newer, ascending.

@@ -1,5 +1,7 @@
 //! The calls about rooms.
 
+use std::sync::OnceLock;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -17,6 +19,8 @@ pub struct RoomInfo {
     pub participants: Vec<Participant>,
     /// The platform id of its owner, where the service names one.
     pub owner: Option<String>,
+    /// What members are told of it, once somebody has made it: many ask for the same room within a moment.
+    pub update: OnceLock<String>,
 }
 
 /// Somebody who belongs to a room.
@@ -107,6 +111,7 @@ impl Upstream {
                     exist: answer.exist,
                     participants: answer.participants.unwrap_or_default(),
                     owner: answer.owner,
+                    update: OnceLock::new(),
                 })
             },
         )
@@ -170,6 +175,7 @@ mod tests {
             exist: true,
             participants: info.participants.unwrap(),
             owner: None,
+            update: OnceLock::new(),
         };
         let user = |id: &str, name: &str| Identity {
             user: UserId::new(id).unwrap(),

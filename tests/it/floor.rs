@@ -197,39 +197,76 @@ async fn archive_that_is_full_refuses_messages_until_it_drains() {
 async fn what_is_archived_while_somebody_joins_comes_once() {
     let world = World::start(1).await;
     let _worker = world.worker().await;
-    let (writer, _) = world.joined(0, 0, "room-0").await;
-    // A log that is empty may be the end of a long history, so both ask the archive.
+    // In rooms of their own: of one room only the first would ask.
+    let rooms = ["room-0", "room-1"];
+    let writers = [
+        world.joined(0, 0, rooms[0]).await.0,
+        world.joined(0, 1, rooms[1]).await.0,
+    ];
+    // What the archive has below an empty log was asked a moment ago; of one with a message it is asked anew.
+    for (writer, room) in writers.iter().zip(rooms) {
+        send(writer, room, "before").await;
+    }
+    // A log that is short may be the end of a long history, so both ask the archive.
     world.services.fail("/api/messages/get-messages", Switchable::Held);
-    let joining = [world.connect(0, 4).await, proto2(&world, 0, 8).await];
-    let acks = joining.each_ref().map(|client| {
-        let ack = client.emit_ack_later("join", &json!({"roomID": "room-0"}));
+    let joining = [world.connect(0, 4).await, proto2(&world, 0, 5).await];
+    let acks = [0, 1].map(|n| {
+        let ack = joining[n].emit_ack_later("join", &json!({"roomID": rooms[n]}));
         ack.unwrap()
     });
     until("both have read the log", Duration::from_secs(2), || async {
         world.services.held() == 2
     })
     .await;
-    send(&writer, "room-0", "meanwhile").await;
+    for (writer, room) in writers.iter().zip(rooms) {
+        send(writer, room, "meanwhile").await;
+    }
     // Not by the services, whose answers are held: by what is left to be saved.
-    until("it is archived", Duration::from_secs(2), || async {
+    until("all is archived", Duration::from_secs(4), || async {
         let waiting = world.redis.cli(&["--scan", "--pattern", "rc:*:archive"]).await;
-        match waiting.first() {
-            Some(stream) => world.redis.cli(&["XLEN", stream]).await == ["0"],
-            None => true,
+        for stream in &waiting {
+            if world.redis.cli(&["XLEN", stream]).await != ["0"] {
+                return false;
+            }
         }
+        true
     })
     .await;
     world.services.heal();
     for ack in acks {
         assert_eq!(ack.await.unwrap().0[0]["ok"], true);
     }
-    send(&writer, "room-0", "afterwards").await;
+    for (writer, room) in writers.iter().zip(rooms) {
+        send(writer, room, "afterwards").await;
+    }
     for client in &joining {
         let previous = client.expect("previousMessages").await.unwrap();
         let mut seen = numbers(&previous[0], "seq");
-        while seen.last() != Some(&2) {
+        while seen.last() != Some(&3) {
             seen.push(client.expect("message").await.unwrap()[0]["seq"].as_u64().unwrap());
         }
-        assert_eq!(seen, [1, 2]);
+        assert_eq!(seen, [1, 2, 3]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_come_back_at_once_ask_the_archive_together() {
+    let world = World::start(1).await;
+    world.services.fail("/api/messages/get-messages", Switchable::Held);
+    let mut joining = Vec::new();
+    for n in 1..6 {
+        joining.push(world.connect(0, 4 * n).await);
+    }
+    let join = |client: &Client| client.emit_ack_later("join", &json!({"roomID": "room-0"})).unwrap();
+    let acks: Vec<_> = joining.iter().map(join).collect();
+    until("an answer is waited for", Duration::from_secs(2), || async {
+        world.services.held() == 1
+    })
+    .await;
+    world.services.heal();
+    for ack in acks {
+        assert_eq!(ack.await.unwrap().0[0]["ok"], true);
+    }
+    let calls = world.metric(0, "roomcast_upstream_requests_total{call=\"messages\",result=\"ok\"}");
+    assert!(calls < 5.0, "{calls} calls for five joins");
 }

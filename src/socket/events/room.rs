@@ -10,6 +10,7 @@ use crate::model::{Cursor, RoomId, UserId};
 use crate::redis::{Act, RedisError};
 use crate::socket::protocol::{PartOfReply, PreviousInfo, RoomUpdate, event};
 use crate::socket::{App, Session, Socket};
+use crate::upstream::{Participant, RoomInfo};
 
 /// How often, and for how long, the end of a membership is announced again: an outage of ten minutes is survived.
 const DELETE_RETRY: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ pub async fn join(session: &Arc<Session>, socket: &Socket, event: &Event) -> Res
     let rejoins = session.note_left(&room, false);
     let joined = enter(session, socket, &room, cursor.as_ref(), wanted).await;
     match &joined {
-        Ok(()) => announce(session, &room, &RoomUpdate::new(&room, &info.participants)).await,
+        Ok(()) => announce_info(session, &room, &info).await,
         Err(_) => {
             app.deliver.remove_member(&room, socket.id);
             if session.note_left(&room, false) || rejoins {
@@ -169,9 +170,9 @@ pub async fn delete(session: &Arc<Session>, socket: &Socket, event: &Event) -> R
         });
     }
     if deleted {
-        announce(session, &room, &RoomUpdate::new(&room, &[])).await;
+        announce(session, &room, &update_of(&room, &[])).await;
     } else if let Ok(info) = app.chat.check_room(&room, None).await {
-        announce(session, &room, &RoomUpdate::new(&room, &info.participants)).await;
+        announce_info(session, &room, &info).await;
     }
     Ok(())
 }
@@ -192,12 +193,19 @@ async fn finish_delete(app: &App, user: &UserId, room: &RoomId, deleted: bool) -
     app.redis.delete_room_sets(room).await
 }
 
-/// Tells everybody who belongs to the room, wherever they are; best effort.
-async fn announce(session: &Session, room: &RoomId, update: &RoomUpdate<'_>) {
-    let Ok(json) = serde_json::to_string(update) else {
-        return;
-    };
-    if let Err(error) = session.app.redis.publish_update(room, &json).await {
+/// Tells everybody who belongs to the room, wherever they are, who else does; best effort.
+async fn announce_info(session: &Session, room: &RoomId, info: &RoomInfo) {
+    let json = info.update.get_or_init(|| update_of(room, &info.participants));
+    announce(session, room, json).await;
+}
+
+fn update_of(room: &RoomId, participants: &[Participant]) -> String {
+    // Texts and a number: there is nothing in it that could fail.
+    serde_json::to_string(&RoomUpdate::new(room, participants)).unwrap_or_default()
+}
+
+async fn announce(session: &Session, room: &RoomId, json: &str) {
+    if let Err(error) = session.app.redis.publish_update(room, json).await {
         tracing::debug!(%error, "roomUpdate not published");
     }
 }
