@@ -436,3 +436,6 @@ impl Transports {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
