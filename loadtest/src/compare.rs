@@ -21,7 +21,7 @@ pub(crate) use row::cpu;
 pub use row::{Cost, Finding, Row, Shape, enter, measure, talk};
 
 use crate::chaos::Rng;
-use crate::harness::{HarnessError, Say, find_binary, run_in_folder};
+use crate::harness::{HarnessError, Say, find_binary, read_json, run_in_folder};
 
 /// Puts the same load on roomcast, on socket.io for Node.js, on socketioxide with its own adapter and on a bare write loop,
 /// and prints what each costs.
@@ -178,13 +178,12 @@ fn write_json(comparison: &Comparison, file: &Path) -> io::Result<()> {
 fn read(files: &[PathBuf]) -> Result<Comparison, HarnessError> {
     let mut all = Comparison::default();
     for file in files {
-        let unfit = |why: String| HarnessError::Setup(format!("{}: {why}", file.display()));
-        let text = std::fs::read_to_string(file).map_err(|error| unfit(error.to_string()))?;
-        let one: Comparison = serde_json::from_str(&text).map_err(|error| unfit(error.to_string()))?;
+        let one: Comparison = read_json(file)?;
         if !all.findings.is_empty() && (&one.machine, one.seconds) != (&all.machine, all.seconds) {
-            return Err(unfit(
-                "it is of another machine, or its loads lasted for another time".to_owned(),
-            ));
+            return Err(HarnessError::Setup(format!(
+                "{}: it is of another machine, or its loads lasted for another time",
+                file.display()
+            )));
         }
         all.machine = one.machine;
         all.seconds = one.seconds;

@@ -71,17 +71,25 @@ struct Size {
     rate: f64,
 }
 
+/// What a series begins with.
+const BASE: Size = Size {
+    grown: 1,
+    nodes: 1,
+    rooms: 100,
+    members: 3,
+    more_rooms: 0,
+    placement: Placement::First,
+    rate: 300.0,
+};
+
 impl Series {
     fn sizes(self) -> Vec<Size> {
         let nodes = |placement| {
-            let size = move |nodes: u16| Size {
+            let size = |nodes: u16| Size {
                 grown: nodes.into(),
                 nodes,
-                rooms: 100,
-                members: 3,
-                more_rooms: 0,
                 placement,
-                rate: 300.0,
+                ..BASE
             };
             [1, 2, 4, 8].map(size).into()
         };
@@ -91,35 +99,27 @@ impl Series {
             Self::RoomsOfUser => [1, 20, 200]
                 .map(|grown| Size {
                     grown,
-                    nodes: 1,
                     rooms: 20,
-                    members: 3,
                     more_rooms: grown - 1,
-                    placement: Placement::First,
-                    rate: 300.0,
+                    ..BASE
                 })
                 .into(),
             // About as many deliveries each.
             Self::RoomSize => [3, 30, 300, 3000, 10_000]
                 .map(|members| Size {
                     grown: members,
-                    nodes: 1,
                     rooms: (300 / members).max(1),
                     members,
-                    more_rooms: 0,
-                    placement: Placement::First,
                     rate: (6000.0 / f64::from(members)).clamp(2.0, 600.0),
+                    ..BASE
                 })
                 .into(),
             Self::Rate => [100, 300, 1000]
                 .map(|grown| Size {
                     grown,
-                    nodes: 1,
                     rooms: 200,
-                    members: 3,
-                    more_rooms: 0,
-                    placement: Placement::First,
                     rate: grown.into(),
+                    ..BASE
                 })
                 .into(),
             // Measured apart: nobody writes.

@@ -19,6 +19,13 @@ pub enum HarnessError {
     Interrupted,
 }
 
+/// Reads what a run wrote; an error names the file.
+pub fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, HarnessError> {
+    let unfit = |why: &dyn std::fmt::Display| HarnessError::Setup(format!("{}: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| unfit(&error))?;
+    serde_json::from_str(&text).map_err(|error| unfit(&error))
+}
+
 /// The program under test: the one that is named, else `roomcast` beside this program.
 pub fn find_binary(named: Option<&Path>) -> Result<PathBuf, HarnessError> {
     let binary = match named {

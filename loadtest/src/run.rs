@@ -26,8 +26,7 @@ pub use scenario::{Limits, Scenario};
 
 use crate::compare::machine;
 use crate::deployment::{APP, Deployment, Durability, Plan, Topology};
-use crate::flood::proc::{cpu_seconds, memory};
-use crate::harness::{HarnessError, Say, find_binary, run_in_folder};
+use crate::harness::{HarnessError, Say, find_binary, read_json, run_in_folder};
 
 /// Sockets of one process: below the 20 000 files that many systems allow.
 const SOCKETS_PER_PROCESS: u32 = 15_000;
@@ -104,12 +103,8 @@ fn name_of(scenario: &Path) -> String {
 
 /// Writes a page of earlier runs.
 pub fn make_page(options: &PageOptions) -> Result<bool, HarnessError> {
-    let mut results = Vec::new();
-    for file in &options.results {
-        let named = |error: &dyn std::fmt::Display| HarnessError::Setup(format!("{}: {error}", file.display()));
-        let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
-        results.push(serde_json::from_str::<RunResult>(&text).map_err(|error| named(&error))?);
-    }
+    let results: Result<Vec<RunResult>, _> = options.results.iter().map(|file| read_json(file)).collect();
+    let results = results?;
     std::fs::write(&options.html, page::page(&results))?;
     println!("{}", options.html.display());
     Ok(true)
@@ -242,14 +237,4 @@ fn auth(deployment: &Deployment, user: u32) -> String {
         "accessToken": deployment.tokens[user as usize], "refreshToken": "none", "userAgent": APP, "username": format!("user{user}"),
     })
     .to_string()
-}
-
-/// CPU seconds and resident MiB of processes.
-fn used(pids: &[u32]) -> io::Result<(f64, f64)> {
-    let (mut cpu, mut mib) = (0.0, 0.0);
-    for pid in pids {
-        cpu += cpu_seconds(*pid)?;
-        mib += memory(*pid)?.rss as f64 / 1024.0;
-    }
-    Ok((cpu, mib))
 }

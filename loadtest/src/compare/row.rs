@@ -11,7 +11,7 @@ use super::peer::{Peer, Placement, Servers};
 use crate::deployment::plan::display_as_value;
 use crate::fleet::tally::Percentiles;
 use crate::fleet::{Fleet, Seat, Talk, Verdict};
-use crate::flood::proc::{cpu_seconds, memory};
+use crate::flood::proc::used;
 
 /// How long what is under way may take to arrive.
 const SETTLED_MAX: Duration = Duration::from_secs(15);
@@ -137,16 +137,12 @@ pub struct Finding {
 
 /// CPU of the servers and of Redis, seconds.
 pub(crate) fn cpu(servers: &Servers) -> io::Result<(f64, f64)> {
-    let redis = servers.redis().map_or(Ok(0.0), cpu_seconds)?;
-    Ok((cpu_of(servers.pids())?, redis))
+    Ok((used(servers.pids())?.cpu, used(servers.redis().as_slice())?.cpu))
 }
 
-fn cpu_of(pids: &[u32]) -> io::Result<f64> {
-    pids.iter().map(|pid| cpu_seconds(*pid)).sum()
-}
-
+/// Resident memory of the first server, KiB.
 fn resident(servers: &Servers) -> io::Result<f64> {
-    Ok(memory(servers.pids()[0])?.rss as f64)
+    Ok(used(&servers.pids()[..1])?.mib * 1024.0)
 }
 
 /// What messages cost, under a load that has warmed up.
@@ -178,14 +174,14 @@ pub async fn talk(fleet: &Fleet, servers: &Servers, rate: f64, lasts: Duration) 
     fleet.settle(SETTLED_MAX).await;
     let _warm_up = (tally.ack.take(), tally.delivery.take());
     let (before, counted) = (cpu(servers)?, tally.totals());
-    let workers = cpu_of(servers.workers())?;
+    let workers = used(servers.workers())?.cpu;
     fleet.talk(talk(lasts, 2)).await;
     fleet.settle(SETTLED_MAX).await;
     let (after, totals) = (cpu(servers)?, tally.totals());
     Ok(Cost {
         servers: after.0 - before.0,
         redis: after.1 - before.1,
-        workers: cpu_of(servers.workers())? - workers,
+        workers: used(servers.workers())?.cpu - workers,
         messages: (totals.sent - counted.sent) as f64,
         deliveries: (totals.received - counted.received) as f64,
     })

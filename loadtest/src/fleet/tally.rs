@@ -151,6 +151,21 @@ pub struct Totals {
     pub refused: u64,
 }
 
+impl std::iter::Sum for Totals {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            sent: sum.sent + one.sent,
+            acked: sum.acked + one.acked,
+            received: sum.received + one.received,
+            doubled: sum.doubled + one.doubled,
+            disordered: sum.disordered + one.disordered,
+            joined: sum.joined + one.joined,
+            dropped: sum.dropped + one.dropped,
+            refused: sum.refused + one.refused,
+        })
+    }
+}
+
 /// Percentiles of a histogram, ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]

@@ -31,6 +31,25 @@ fn parse_memory(status: &str) -> Option<Memory> {
     })
 }
 
+/// What several processes have used together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Used {
+    /// Seconds of processor time.
+    pub cpu: f64,
+    /// Resident memory, MiB.
+    pub mib: f64,
+}
+
+/// What these processes have used.
+pub fn used(pids: &[u32]) -> io::Result<Used> {
+    let mut all = Used::default();
+    for pid in pids {
+        all.cpu += cpu_seconds(*pid)?;
+        all.mib += memory(*pid)?.rss as f64 / 1024.0;
+    }
+    Ok(all)
+}
+
 /// Seconds of processor time that a process has used.
 pub fn cpu_seconds(pid: u32) -> io::Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::part::{Outcome, Second, gather};
 use super::scenario::Scenario;
-use super::used;
 use crate::fleet::Verdict;
 use crate::fleet::tally::{Percentiles, Totals, histogram};
+use crate::flood::proc::{Used, used};
 
 /// One second of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -91,7 +91,7 @@ impl Default for Live {
 
 impl RunResult {
     pub(super) fn new(name: &str, scenario: &Scenario, machine: String, pids: &[u32]) -> io::Result<Self> {
-        let (cpu, base_mib) = used(pids)?;
+        let Used { cpu, mib: base_mib } = used(pids)?;
         Ok(Self {
             name: name.to_owned(),
             scenario: scenario.clone(),
@@ -114,23 +114,12 @@ impl RunResult {
     pub(super) fn begin(&mut self, pids: &[u32]) -> io::Result<()> {
         self.live.since = Some(0);
         self.begun_at = self.points.len();
-        self.joined_mib = used(pids)?.1;
+        self.joined_mib = used(pids)?.mib;
         Ok(())
     }
 
     fn totals(&self) -> Totals {
-        let mut all = Totals::default();
-        for part in self.live.totals.values() {
-            all.sent += part.sent;
-            all.acked += part.acked;
-            all.received += part.received;
-            all.doubled += part.doubled;
-            all.disordered += part.disordered;
-            all.joined += part.joined;
-            all.dropped += part.dropped;
-            all.refused += part.refused;
-        }
-        all
+        self.live.totals.values().copied().sum()
     }
 
     /// Adds a second of a part.
@@ -150,7 +139,7 @@ impl RunResult {
 
     /// Ends a second.
     pub(super) fn sample(&mut self, pids: &[u32]) -> io::Result<()> {
-        let (cpu, memory_mib) = used(pids)?;
+        let Used { cpu, mib: memory_mib } = used(pids)?;
         let second = std::mem::take(&mut self.live.second);
         self.points.push(Point {
             totals: self.totals(),

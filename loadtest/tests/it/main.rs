@@ -4,3 +4,4 @@
 
 mod misbehaviour;
 mod transports;
+mod verdict;
