@@ -5,6 +5,8 @@
 //! middleware, before the client can know that it is connected, and events wait in the inbox until the connect handler
 //! opens it.
 
+mod refusal;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use socketioxide::handler::{ConnectHandler, DisconnectHandler, FromConnectParts,
 use socketioxide::socket::DisconnectReason;
 use socketioxide_core::Value;
 
+use self::refusal::{Refusal, admitted};
 use super::events;
 use super::inbox::{Inbox, Incoming, Job};
 use super::protocol::{TokenRefresh, event};
@@ -23,15 +26,13 @@ use super::{App, Live, Socket};
 use crate::auth::{RefreshError, VerifyError};
 use crate::config::Rule;
 use crate::guard::Entry;
-use crate::model::{Identity, Scope};
-use crate::redis::{Adapter, RedisError};
+use crate::model::{ClientAddress, Identity, Scope};
+use crate::redis::Adapter;
 
 type Refused = Box<dyn fmt::Display + Send>;
 
 /// How long everything a handshake asks for may take together; the library would wait 45 s.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(8);
-/// When to come back after an outage of the auth service.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long a refused client may take to read the reason.
 const REFUSED_GRACE: Duration = Duration::from_secs(1);
 
@@ -44,78 +45,6 @@ struct AuthPayload {
     user_agent: serde_json::Value,
     username: serde_json::Value,
     proto: serde_json::Value,
-}
-
-/// Why a handshake is refused: the text for old clients and the code for new ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    /// A block, and how long it still lasts; without a time a login that was ended, or what would be a block if its rule
-    /// were not only watched.
-    Banned(Option<Duration>),
-    /// A refresh token of another user, and the block for it.
-    InvalidRefreshToken(Option<Duration>),
-    /// A refresh token that does not hold, and the block for it.
-    RefreshFailed(Option<Duration>),
-    /// Too many of them; when to come back.
-    Limited(Duration),
-    /// Something that is needed is away.
-    Unavailable,
-}
-
-impl Refusal {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Banned(_) => "you're banned",
-            Self::InvalidRefreshToken(_) => "Invalid refresh token",
-            Self::RefreshFailed(_) => "Token refresh failed",
-            Self::Limited(_) => "too many connections",
-            Self::Unavailable => "auth_unavailable",
-        }
-    }
-
-    fn code(self) -> &'static str {
-        match self {
-            Self::Unavailable => "auth_unavailable",
-            Self::Limited(_) => "rate_limited",
-            Self::Banned(_) | Self::InvalidRefreshToken(_) | Self::RefreshFailed(_) => "blocked",
-        }
-    }
-
-    fn retry_after(self) -> Option<Duration> {
-        match self {
-            Self::Unavailable => Some(RETRY_AFTER),
-            Self::Limited(wait) => Some(wait),
-            Self::Banned(left) | Self::InvalidRefreshToken(left) | Self::RefreshFailed(left) => left,
-        }
-    }
-
-    /// The one string that the library can send in `connect_error`.
-    fn message(self, proto2: bool) -> String {
-        if !proto2 {
-            return self.text().to_owned();
-        }
-        let mut message = serde_json::json!({"code": self.code(), "message": self.text()});
-        if let Some(after) = self.retry_after() {
-            message["retryAfterMs"] = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).into();
-        }
-        message.to_string()
-    }
-}
-
-impl From<RedisError> for Refusal {
-    fn from(error: RedisError) -> Self {
-        tracing::debug!(%error, "handshake refused: Redis cannot be asked");
-        Self::Unavailable
-    }
-}
-
-/// What the guard says of a socket, as a refusal where it is one.
-fn admitted(entry: Entry) -> Result<(), Refusal> {
-    match entry {
-        Entry::Admitted => Ok(()),
-        Entry::Banned(left) => Err(Refusal::Banned(Some(left))),
-        Entry::Limited(_, wait) => Err(Refusal::Limited(wait)),
-    }
 }
 
 /// The handshake check, for `ConnectHandler::with`.
@@ -209,37 +138,22 @@ async fn check(
     // Where a token is verified without asking anybody, the address and the user are looked at in one trip. Whatever is
     // wrong with the rest waits for the address all the same: the connection may be older than a block, and a session may
     // be tried again and again.
+    let mut verified = None;
     if let (Some(access), Some(refresh), Some(user_agent), Some(username)) = &fields
         && app.auth.verifies_alone()
         && app.app_match.matches(user_agent)
-        && let Ok(identity) = app.auth.verify(access).await
-        && is_of(&identity, username)
     {
-        *leases = guard.leases(address, Some(&identity.user), socket);
-        let (of_address, of_user, revoked) = tokio::join!(
-            guard.admit_address(address, socket),
-            guard.admit_user(&identity, socket),
-            guard.is_revoked(&identity)
-        );
-        admitted(of_address?)?;
-        admitted(of_user?)?;
-        if revoked? {
-            return Err(Refusal::Banned(None));
+        match app.auth.verify(access).await {
+            Ok(identity) if is_of(&identity, username) => {
+                let tokens = Tokens {
+                    access: None,
+                    refresh: refresh.clone(),
+                };
+                let handshake = handshake(applicant, identity, tokens, user_agent.clone());
+                return admit(app, applicant, handshake, Some(address), leases).await;
+            }
+            other => verified = Some(other),
         }
-        let handshake = Handshake {
-            tokens: Tokens {
-                access: None,
-                refresh: refresh.clone(),
-            },
-            identity,
-            client: client.clone(),
-            proto2,
-            user_agent: user_agent.clone(),
-        };
-        return Ok(Verified {
-            handshake,
-            refreshed: None,
-        });
     }
     leases.extend(guard.leases(address, None, socket));
     admitted(guard.admit_address(address, socket).await?)?;
@@ -250,7 +164,11 @@ async fn check(
         return Err(Refusal::Banned(guard.block_address(address, Rule::UserAgent).await));
     }
     let is_user = |identity: &Identity| is_of(identity, &username);
-    let (identity, refreshed) = match app.auth.verify(&access).await {
+    let verified = match verified {
+        Some(verified) => verified,
+        None => app.auth.verify(&access).await,
+    };
+    let (identity, refreshed) = match verified {
         Ok(identity) if is_user(&identity) => (identity, None),
         Ok(identity) => {
             // The token was verified: its session is what is misused, not the address.
@@ -281,25 +199,56 @@ async fn check(
             }
         },
     };
-    *leases = guard.leases(address, Some(&identity.user), socket);
-    let (entry, revoked) = tokio::join!(guard.admit_user(&identity, socket), guard.is_revoked(&identity));
-    admitted(entry?)?;
-    if revoked? {
-        return Err(Refusal::Banned(None));
-    }
     let (access, rotated) = refreshed.clone().unwrap_or((access, None));
     let tokens = Tokens {
         access: app.auth.ask_again_after(&identity).map(|_| access.into()),
         refresh: rotated.unwrap_or(refresh),
     };
-    let handshake = Handshake {
+    let handshake = handshake(applicant, identity, tokens, user_agent);
+    let admitted = admit(app, applicant, handshake, None, leases).await?;
+    Ok(Verified { refreshed, ..admitted })
+}
+
+fn handshake(applicant: &Applicant<'_>, identity: Identity, tokens: Tokens, user_agent: String) -> Handshake {
+    Handshake {
         identity,
         tokens,
-        client: client.clone(),
-        proto2,
+        client: applicant.client.clone(),
+        proto2: applicant.proto2,
         user_agent,
+    }
+}
+
+/// Lets in whose identity is known, unless the guard or an ended login says no; `address` where it is yet to be admitted.
+async fn admit(
+    app: &App,
+    applicant: &Applicant<'_>,
+    handshake: Handshake,
+    address: Option<ClientAddress>,
+    leases: &mut Vec<(Scope, String)>,
+) -> Result<Verified, Refusal> {
+    let (guard, identity, socket) = (&app.guard, &handshake.identity, applicant.socket);
+    *leases = guard.leases(applicant.client.address, Some(&identity.user), socket);
+    let of_address = async {
+        match address {
+            Some(address) => guard.admit_address(address, socket).await,
+            None => Ok(Entry::Admitted),
+        }
     };
-    Ok(Verified { handshake, refreshed })
+    let (of_address, of_user, revoked) = tokio::join!(
+        of_address,
+        guard.admit_user(identity, socket),
+        guard.is_revoked(identity)
+    );
+    admitted(of_address?)?;
+    admitted(of_user?)?;
+    if revoked? {
+        return Err(Refusal::Banned(None));
+    }
+    Ok(Verified {
+        handshake,
+        refreshed: None,
+    })
 }
 
 /// Whether a user is called so, in whatever case.
