@@ -1,21 +1,21 @@
 //! A load test: a scenario against a deployment of its own, from as many processes as its sockets need, with a verdict.
 
+pub mod agent;
 mod capacity;
+mod line;
 mod page;
 pub mod part;
 mod result;
 mod scenario;
+mod target;
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use agent::SecretOptions;
 use clap::Args;
-use serde_json::json;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use line::{Orders, Sayings};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -23,10 +23,10 @@ pub use capacity::{CapacityOptions, capacity};
 use part::{Order, Said, users};
 pub use result::{Point, RunResult};
 pub use scenario::{Limits, Scenario};
+use target::TargetOptions;
 
 use crate::compare::machine;
-use crate::deployment::{APP, Deployment, Durability, Plan, Topology};
-use crate::harness::{HarnessError, Say, find_binary, read_json, run_in_folder};
+use crate::harness::{HarnessError, Say, read_json, run_in_folder};
 
 /// Sockets of one process: below the 20 000 files that many systems allow.
 const SOCKETS_PER_PROCESS: u32 = 15_000;
@@ -35,8 +35,8 @@ const SAID_MAX: usize = 256;
 /// How often it says how it stands.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
 
-/// Runs a scenario against nodes that it starts itself, and checks that every acked message came to every member of its room
-/// once and in order.
+/// Runs a scenario against nodes that it starts itself, or that run already, and checks that every acked message came to every
+/// member of its room once and in order.
 ///
 /// Exit code: 0 all is well, 1 a promise was broken or a limit missed, 2 it could not run.
 #[derive(Clone, Debug, Args)]
@@ -46,18 +46,30 @@ pub struct Options {
     /// Another duration, s
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub lasts: Option<u64>,
-    /// Processes for the clients [default: one for each 15 000 sockets]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub processes: Option<u32>,
     /// Write everything that was measured to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Write a page with charts to this file
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// The program under test [default: `roomcast` beside this program]
-    #[arg(long, value_name = "PATH")]
-    pub binary: Option<PathBuf>,
+    /// By what means
+    #[command(flatten)]
+    pub means: Means,
+}
+
+/// Where clients come from, and what they are put on.
+#[derive(Clone, Debug, Args)]
+pub struct Means {
+    /// Processes for the clients [default: one for each 15 000 sockets, and for each agent]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub processes: Option<u32>,
+    /// Agents on other machines, `host:port`, which give the processes (`roomcast-load agent`)
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub agents: Vec<String>,
+    #[command(flatten)]
+    pub secret: SecretOptions,
+    #[command(flatten)]
+    pub target: TargetOptions,
     /// Keep the folder with all logs also after a clean run
     #[arg(long)]
     pub keep: bool,
@@ -79,10 +91,9 @@ pub async fn run(options: Options) -> Result<bool, HarnessError> {
     let mut scenario = Scenario::read(&options.scenario)?;
     scenario.lasts = options.lasts.unwrap_or(scenario.lasts);
     let name = name_of(&options.scenario);
-    let binary = find_binary(options.binary.as_deref())?;
     let say = Say { to_stderr: true };
     let work = async |dir: &Path| {
-        let result = drive(&name, &scenario, options.processes, &binary, dir, say).await?;
+        let result = drive(&name, &scenario, &options.means, dir, say).await?;
         if let Some(file) = &options.json {
             let text = serde_json::to_string_pretty(&result).map_err(io::Error::other)?;
             std::fs::write(file, text)?;
@@ -93,7 +104,7 @@ pub async fn run(options: Options) -> Result<bool, HarnessError> {
         print!("{}", result.table());
         Ok(result.complaints().is_empty())
     };
-    run_in_folder(None, "roomcast-load", options.keep, say, work).await
+    run_in_folder(None, "roomcast-load", options.means.keep, say, work).await
 }
 
 /// A scenario is called as its file.
@@ -110,102 +121,59 @@ pub fn make_page(options: &PageOptions) -> Result<bool, HarnessError> {
     Ok(true)
 }
 
-/// A process with a share of the sockets.
-struct Part {
-    process: Child,
-    orders: ChildStdin,
-}
-
-async fn start_part(order: &Order) -> io::Result<(Part, Lines<BufReader<ChildStdout>>)> {
-    let mut process = Command::new(std::env::current_exe()?)
-        .arg("part")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let no_pipe = || io::Error::other("a part has no pipes");
-    let mut orders = process.stdin.take().ok_or_else(no_pipe)?;
-    let lines = BufReader::new(process.stdout.take().ok_or_else(no_pipe)?).lines();
-    let order = format!("{}\n", serde_json::to_string(order)?);
-    orders.write_all(order.as_bytes()).await?;
-    Ok((Part { process, orders }, lines))
-}
-
 async fn drive(
     name: &str,
     scenario: &Scenario,
-    processes: Option<u32>,
-    binary: &Path,
+    means: &Means,
     dir: &Path,
     say: Say,
 ) -> Result<RunResult, HarnessError> {
-    let plan = Plan {
-        topology: Topology::Standalone,
-        durability: Durability::Memory,
-        nodes: scenario.nodes,
-        rooms: scenario.rooms,
-        users: scenario.sockets(),
-        workers: 1,
-        proxied: false,
-        // All clients come from this machine.
-        settings: &[("GUARD_ALLOW", "127.0.0.0/8"), ("ROOMCAST_LOG", "warn")],
-    };
     say.line(&format!("{name}: {}", scenario.about));
-    let mut deployment = Deployment::start(&plan, binary, dir).await?;
-    let pids: Vec<u32> = deployment.nodes.iter().filter_map(|node| node.process.pid()).collect();
-    let servers: Result<Vec<SocketAddr>, _> = deployment
-        .nodes
-        .iter()
-        .map(|node| node.url.trim_start_matches("http://").parse())
-        .collect();
-    let servers = servers.map_err(io::Error::other)?;
-    let needed = scenario.sockets().div_ceil(SOCKETS_PER_PROCESS);
-    let parts = processes.unwrap_or(needed).min(scenario.rooms);
-    let mut result = RunResult::new(name, scenario, machine()?, &pids)?;
+    let needed = scenario
+        .sockets()
+        .div_ceil(SOCKETS_PER_PROCESS)
+        .max(means.agents.len() as u32);
+    let parts = means.processes.unwrap_or(needed).min(scenario.rooms);
+    let mut lines = Vec::new();
+    for part in 0..parts {
+        lines.push(means.start(part).await?);
+    }
+    let (target, servers) = means.target.prepare(scenario, dir).await?;
+    let mut result = RunResult::new(name, scenario, machine()?, target.used().await?);
     let (sender, mut said) = mpsc::channel(SAID_MAX);
     let (mut all, mut reading) = (Vec::new(), JoinSet::new());
-    for part in 0..parts {
+    for (part, (mut orders, sayings)) in (0..).zip(lines) {
         let order = Order {
             part,
             parts,
             scenario: scenario.clone(),
             servers: servers.clone(),
-            auths: users(scenario, part, parts)
-                .map(|user| auth(&deployment, user))
-                .collect(),
+            room: means.target.room.clone(),
+            auths: users(scenario, part, parts).map(|user| target.auth(user)).collect(),
         };
-        let (started, mut lines) = start_part(&order).await?;
-        all.push(started);
-        let sender = sender.clone();
-        reading.spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                let Ok(said) = serde_json::from_str::<Said>(&line) else {
-                    break;
-                };
-                if sender.send((part as usize, said)).await.is_err() {
-                    break;
-                }
-            }
-        });
+        orders.give(&order).await?;
+        all.push(orders);
+        reading.spawn(listen(sayings, part as usize, sender.clone()));
     }
     drop(sender);
     let (mut joined, mut done, mut told) = (0, 0, Instant::now());
-    while let Some((part, line)) = said.recv().await {
-        match line {
+    while done < parts {
+        let Some((part, line)) = said.recv().await else { break };
+        match line? {
             Said::Joined => {
                 joined += 1;
                 if joined == parts {
-                    result.begin(&pids)?;
+                    result.begin(target.used().await?);
                     say.line("the sockets are in their rooms; the talk begins");
-                    for part in &mut all {
-                        part.orders.write_all(b"go\n").await?;
+                    for orders in &mut all {
+                        orders.go().await?;
                     }
                 }
             }
             Said::Second(second) => {
                 result.add(part, second);
                 if part == 0 {
-                    result.sample(&pids)?;
+                    result.sample(target.used().await?);
                 }
                 if told.elapsed() > STATUS_PERIOD {
                     told = Instant::now();
@@ -218,23 +186,31 @@ async fn drive(
             }
         }
     }
-    if done != parts {
-        let lost = parts - done;
-        return Err(HarnessError::Setup(format!(
-            "{lost} of {parts} client processes ended by themselves"
-        )));
-    }
-    for part in &mut all {
-        part.process.wait().await?;
-    }
-    result.ended = deployment.unexpected_ends().await?;
-    deployment.stop().await?;
+    // They leave by themselves, and are not measured any more.
+    while reading.join_next().await.is_some() {}
+    result.ended = target.end().await?;
     Ok(result)
 }
 
-fn auth(deployment: &Deployment, user: u32) -> String {
-    json!({
-        "accessToken": deployment.tokens[user as usize], "refreshToken": "none", "userAgent": APP, "username": format!("user{user}"),
-    })
-    .to_string()
+impl Means {
+    async fn start(&self, part: u32) -> Result<(Orders, Sayings), HarnessError> {
+        match self.agents.as_slice() {
+            [] => Ok(line::local()?),
+            agents => agent::remote(&agents[part as usize % agents.len()], &self.secret.read()?).await,
+        }
+    }
+}
+
+/// Passes on what a part says, up to its end.
+async fn listen(mut sayings: Sayings, part: usize, to: mpsc::Sender<(usize, io::Result<Said>)>) {
+    loop {
+        let said = sayings.next().await;
+        let is_last = matches!(said, Ok(Said::Done(_)) | Err(_));
+        if to.send((part, said)).await.is_err() {
+            return;
+        }
+        if is_last {
+            return sayings.end().await;
+        }
+    }
 }

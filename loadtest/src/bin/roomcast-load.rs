@@ -22,6 +22,7 @@ enum Command {
     Compare(compare::Options),
     Growth(growth::Options),
     Plan(plan::Options),
+    Agent(run::agent::AgentOptions),
     /// A process of `run` with a share of the sockets
     #[command(hide = true)]
     Part,
@@ -41,6 +42,7 @@ async fn main() -> ExitCode {
         Command::Part => run::part::serve().await.map(|()| true).map_err(Into::into),
         Command::Compare(options) => compare::run(options).await,
         Command::Growth(options) => growth::run(options).await,
+        Command::Agent(options) => run::agent::serve(options).await,
         Command::Plan(options) => plan::run(&options),
         Command::Floor { listen } => compare::floor::serve(listen).await.map(|()| true).map_err(Into::into),
     };

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::result::RunResult;
 use super::scenario::Scenario;
-use super::{drive, name_of};
-use crate::harness::{HarnessError, Say, find_binary, run_in_folder};
+use super::{Means, drive, name_of};
+use crate::harness::{HarnessError, Say, run_in_folder};
 
 /// A step is large enough to arrive after few runs, and small enough not to leap far over the knee, where a backlog says little.
 const STEP: f64 = 1.3;
@@ -17,7 +17,8 @@ const NEAR: f64 = 1.05;
 /// Runs of a search: 20 steps are a factor of 190 up or down, the rest narrows.
 const RUNS_MAX: usize = 24;
 
-/// Searches the highest rate at which a scenario keeps its limits, each rate against a deployment of its own.
+/// Searches the highest rate at which a scenario keeps its limits, each rate against a deployment of its own or one that runs
+/// already.
 ///
 /// Exit code: 0 there is such a rate, 1 there is none or a promise was broken at some rate, 2 it could not run.
 #[derive(Clone, Debug, Args)]
@@ -27,15 +28,9 @@ pub struct CapacityOptions {
     /// Another duration of each run, s
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub lasts: Option<u64>,
-    /// Processes for the clients [default: one for each 15 000 sockets]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub processes: Option<u32>,
-    /// The program under test [default: `roomcast` beside this program]
-    #[arg(long, value_name = "PATH")]
-    pub binary: Option<PathBuf>,
-    /// Keep the folder with all logs also after a clean search
-    #[arg(long)]
-    pub keep: bool,
+    /// By what means
+    #[command(flatten)]
+    pub means: Means,
 }
 
 /// Where a search stands.
@@ -88,9 +83,8 @@ pub async fn capacity(options: CapacityOptions) -> Result<bool, HarnessError> {
     scenario.lasts = options.lasts.unwrap_or(scenario.lasts);
     check(&scenario).map_err(|error| HarnessError::Setup(format!("{}: {error}", options.scenario.display())))?;
     let name = name_of(&options.scenario);
-    let binary = find_binary(options.binary.as_deref())?;
     let say = Say { to_stderr: true };
-    run_in_folder(None, "roomcast-load", options.keep, say, async |dir| {
+    run_in_folder(None, "roomcast-load", options.means.keep, say, async |dir| {
         let mut search = Search::new(scenario.rate);
         let mut is_whole = true;
         println!("{}", heading());
@@ -101,7 +95,7 @@ pub async fn capacity(options: CapacityOptions) -> Result<bool, HarnessError> {
             };
             let dir = dir.join(format!("run-{}", search.runs));
             std::fs::create_dir(&dir)?;
-            let result = drive(&name, &scenario, options.processes, &binary, &dir, say).await?;
+            let result = drive(&name, &scenario, &options.means, &dir, say).await?;
             println!("{}", row(&result));
             is_whole &= result.broken_promises().is_empty();
             search.tried(rate, result.complaints().is_empty());

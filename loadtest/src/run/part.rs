@@ -1,9 +1,9 @@
 //! One process of a load test: its share of the rooms, so that sockets are not limited by what one process may open.
 //!
-//! It talks with the process that started it over its standard streams, a line of JSON each way at a time: orders in,
+//! It talks with who started it, an agent or the process that leads, over its standard streams, a line of JSON each way at a time: orders in,
 //! [`Said`] out.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::scenario::Scenario;
+use super::target::source;
 use crate::fleet::tally::{Tally, Totals, histogram};
-use crate::fleet::{Fleet, Seat, Talk, Verdict, source};
+use crate::fleet::{Fleet, Seat, Talk, Verdict};
 
 /// How long what is under way may take to arrive.
 const SETTLED_MAX: Duration = Duration::from_secs(20);
@@ -28,6 +29,8 @@ pub struct Order {
     pub scenario: Scenario,
     /// The nodes.
     pub servers: Vec<std::net::SocketAddr>,
+    /// What rooms are called: `{}` stands for the number.
+    pub room: String,
     /// CONNECT payloads of the part's sockets, in the order of its seats.
     pub auths: Vec<String>,
 }
@@ -73,8 +76,10 @@ pub fn users(scenario: &Scenario, part: u32, parts: u32) -> impl Iterator<Item =
 }
 
 fn say(said: &Said) -> io::Result<()> {
-    println!("{}", serde_json::to_string(said)?);
-    Ok(())
+    // Whoever listened may be gone, which is no reason to panic.
+    let mut to = io::stdout().lock();
+    writeln!(to, "{}", serde_json::to_string(said)?)?;
+    to.flush()
 }
 
 fn second(tally: &Tally) -> Second {
@@ -98,11 +103,13 @@ pub async fn serve() -> io::Result<()> {
     let order = orders.next_line().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let order: Order = serde_json::from_str(&order)?;
     let scenario = &order.scenario;
+    // The members of a room sit on different nodes, and each node has as many as the others.
+    let server =
+        |user: u32| order.servers[(user / scenario.rooms + user % scenario.rooms) as usize % order.servers.len()];
     let seat = |(user, auth): (u32, &String)| Seat {
-        // The members of a room sit on different nodes, and each node has as many as the others.
-        server: order.servers[(user / scenario.rooms + user % scenario.rooms) as usize % order.servers.len()],
-        from: source(u8::try_from(order.part % 200).unwrap_or(0), user),
-        room: format!("room-{}", user % scenario.rooms).into(),
+        server: server(user),
+        from: source(server(user), u8::try_from(order.part % 200).unwrap_or(0), user),
+        room: order.room.replace("{}", &(user % scenario.rooms).to_string()).into(),
         auth: auth.as_str().into(),
     };
     let seats: Vec<Seat> = users(scenario, order.part, order.parts)

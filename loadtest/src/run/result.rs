@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,7 @@ use super::part::{Outcome, Second, gather};
 use super::scenario::Scenario;
 use crate::fleet::Verdict;
 use crate::fleet::tally::{Percentiles, Totals, histogram};
-use crate::flood::proc::{Used, used};
+use crate::flood::proc::Used;
 
 /// One second of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -41,6 +40,9 @@ pub struct RunResult {
     pub points: Vec<Point>,
     /// The point at which all were in their rooms.
     pub begun_at: usize,
+    /// Whether CPU and memory of the nodes were measured; else they stand as 0.
+    #[serde(default = "yes")]
+    pub measured: bool,
     /// Resident memory of the nodes before the clients came, MiB.
     pub base_mib: f64,
     /// Resident memory of the nodes when all were in their rooms, MiB.
@@ -59,6 +61,10 @@ pub struct RunResult {
     pub ended: Vec<String>,
     #[serde(skip)]
     live: Live,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What is gathered while it runs.
@@ -90,9 +96,10 @@ impl Default for Live {
 }
 
 impl RunResult {
-    pub(super) fn new(name: &str, scenario: &Scenario, machine: String, pids: &[u32]) -> io::Result<Self> {
-        let Used { cpu, mib: base_mib } = used(pids)?;
-        Ok(Self {
+    pub(super) fn new(name: &str, scenario: &Scenario, machine: String, used: Option<Used>) -> Self {
+        let Used { cpu, mib: base_mib } = used.unwrap_or_default();
+        Self {
+            measured: used.is_some(),
             name: name.to_owned(),
             scenario: scenario.clone(),
             machine,
@@ -107,15 +114,14 @@ impl RunResult {
             refusals: BTreeMap::new(),
             ended: Vec::new(),
             live: Live { cpu, ..Live::default() },
-        })
+        }
     }
 
     /// Everybody is in; the talk begins.
-    pub(super) fn begin(&mut self, pids: &[u32]) -> io::Result<()> {
+    pub(super) fn begin(&mut self, used: Option<Used>) {
         self.live.since = Some(0);
         self.begun_at = self.points.len();
-        self.joined_mib = used(pids)?.mib;
-        Ok(())
+        self.joined_mib = used.unwrap_or_default().mib;
     }
 
     fn totals(&self) -> Totals {
@@ -138,8 +144,8 @@ impl RunResult {
     }
 
     /// Ends a second.
-    pub(super) fn sample(&mut self, pids: &[u32]) -> io::Result<()> {
-        let Used { cpu, mib: memory_mib } = used(pids)?;
+    pub(super) fn sample(&mut self, used: Option<Used>) {
+        let Used { cpu, mib: memory_mib } = used.unwrap_or_default();
         let second = std::mem::take(&mut self.live.second);
         self.points.push(Point {
             totals: self.totals(),
@@ -150,7 +156,6 @@ impl RunResult {
         });
         self.live.cpu = cpu;
         self.live.since = self.live.since.map(|since| since + 1);
-        Ok(())
     }
 
     /// A part is done.
@@ -174,17 +179,20 @@ impl RunResult {
             return "connecting".to_owned();
         };
         let totals = point.totals;
+        let nodes = if self.measured {
+            format!("; nodes {:.2} cores, {:.0} MiB", point.cores, point.memory_mib)
+        } else {
+            String::new()
+        };
         format!(
-            "{:4} s: {} in, {} sent, {} acked, {} received, {} refused; ack p99 {:.1} ms; nodes {:.2} cores, {:.0} MiB",
+            "{:4} s: {} in, {} sent, {} acked, {} received, {} refused; ack p99 {:.1} ms{nodes}",
             self.points.len(),
             totals.joined,
             totals.sent,
             totals.acked,
             totals.received,
             totals.refused,
-            point.ack.p99,
-            point.cores,
-            point.memory_mib
+            point.ack.p99
         )
     }
 
@@ -246,6 +254,11 @@ impl RunResult {
                 self.per_socket_kib(),
             ),
         ];
+        let of_memory = limits.memory_growth_mib.is_some() || limits.memory_per_socket_kib.is_some();
+        if of_memory && !self.measured {
+            complaints
+                .push("a limit of memory, which was not measured: name the nodes' pages with --metrics".to_owned());
+        }
         for (what, limit, value) in measured {
             if let Some(limit) = limit.filter(|limit| value > *limit) {
                 complaints.push(format!("{what}: {value:.1}, limit {limit}"));
@@ -287,14 +300,18 @@ impl RunResult {
                 times.p50, times.p90, times.p99, times.p999, times.max, times.count
             );
         }
-        let _written = writeln!(
-            text,
-            "  memory    {:.0} MiB before, {:.0} with all in, {:.0} at the end: {:.1} KiB a socket",
-            self.base_mib,
-            self.joined_mib,
-            self.memory_mib(),
-            self.per_socket_kib()
-        );
+        let _written = if !self.measured {
+            writeln!(text, "  memory    not measured")
+        } else {
+            writeln!(
+                text,
+                "  memory    {:.0} MiB before, {:.0} with all in, {:.0} at the end: {:.1} KiB a socket",
+                self.base_mib,
+                self.joined_mib,
+                self.memory_mib(),
+                self.per_socket_kib()
+            )
+        };
         let complaints = self.complaints();
         for complaint in &complaints {
             let _written = writeln!(text, "  FAILED    {complaint}");
@@ -313,7 +330,7 @@ mod tests {
     fn result(limits: &str) -> RunResult {
         let text = format!("about: x\nrooms: 2\nmembers: 3\nconnects_per_second: 10\nlasts: 4\nlimits: {limits}\n");
         let scenario: Scenario = serde_saphyr::from_str(&text).unwrap();
-        let mut result = RunResult::new("x", &scenario, String::new(), &[]).unwrap();
+        let mut result = RunResult::new("x", &scenario, String::new(), Some(Used::default()));
         let totals = Totals {
             joined: 6,
             ..Totals::default()
@@ -351,10 +368,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_measured_is_not_judged_as_nothing() {
+        let mut result = result("{memory_growth_mib: 3}");
+        result.measured = false;
+        result.points.iter_mut().for_each(|point| point.memory_mib = 0.0);
+        assert!(
+            result.complaints()[0].contains("--metrics"),
+            "{:?}",
+            result.complaints()
+        );
+        assert!(result.table().contains("not measured"));
+    }
+
+    #[test]
     fn parts_and_seconds_add_up() {
         let mut result = result("{}");
         result.points.clear();
-        result.begin(&[]).unwrap();
+        result.begin(None);
         for (part, ack) in [(0, 1000), (1, 3000)] {
             let second = Second {
                 totals: Totals {
@@ -368,7 +398,7 @@ mod tests {
             result.live.since = Some(1);
             result.add(part, second);
         }
-        result.sample(&[]).unwrap();
+        result.sample(None);
         assert_eq!((result.points[0].totals.sent, result.totals().joined), (10, 6));
         assert_eq!(result.points[0].ack.count, 2);
         result.end(&Outcome::default());

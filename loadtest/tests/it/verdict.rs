@@ -22,7 +22,7 @@ enum Fault {
 }
 
 /// The bare write loop, on a port of its own.
-async fn server() -> SocketAddr {
+pub async fn server() -> SocketAddr {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = free.local_addr().unwrap();
     drop(free);

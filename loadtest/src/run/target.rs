@@ -1,0 +1,285 @@
+//! What a load test is put on: a deployment of its own, or one that runs already.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use clap::Args;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::lookup_host;
+
+use super::scenario::Scenario;
+use crate::deployment::{APP, Deployment, Durability, Plan, Topology};
+use crate::flood::proc::{Used, used};
+use crate::harness::{HarnessError, find_binary};
+
+/// How long a page of metrics may take.
+const METRICS_MAX: Duration = Duration::from_secs(5);
+
+/// What the load is put on.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TargetOptions {
+    /// The program under test [default: `roomcast` beside this program]
+    #[arg(long, value_name = "PATH", conflicts_with = "url")]
+    pub binary: Option<PathBuf>,
+    /// Nodes of a deployment that runs already, such as `http://chat.example:8080`, instead of one of its own
+    #[arg(long, value_name = "URL", value_delimiter = ',', requires = "tokens")]
+    pub url: Vec<String>,
+    /// With --url: a file with an access token on each line, and behind it the user's name where it is no JWT that says it
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub tokens: Option<PathBuf>,
+    /// With --url: what rooms are called; the user of line i (from 0) must belong to the room of number i mod `rooms`
+    #[arg(long, value_name = "PATTERN", default_value = "room-{}")]
+    pub room: String,
+    /// With --url: what clients call themselves
+    #[arg(long, value_name = "TEXT", default_value = APP)]
+    pub user_agent: String,
+    /// With --url: pages with the metrics of the nodes, such as `http://10.0.0.7:9090/metrics`; without, their CPU and memory are
+    /// not measured
+    #[arg(long, value_name = "URL", value_delimiter = ',', requires = "url")]
+    pub metrics: Vec<String>,
+}
+
+/// What a load test is put on.
+pub enum Target {
+    /// A deployment of its own.
+    Own(Box<Deployment>),
+    /// One that runs already.
+    There(There),
+}
+
+/// A deployment that somebody else started.
+pub struct There {
+    /// CONNECT payloads of the sockets.
+    auths: Vec<String>,
+    metrics: Vec<String>,
+    http: reqwest::Client,
+}
+
+impl TargetOptions {
+    /// Starts what is to be measured, or finds it; and says where its nodes are.
+    pub async fn prepare(&self, scenario: &Scenario, dir: &Path) -> Result<(Target, Vec<SocketAddr>), HarnessError> {
+        if self.url.is_empty() {
+            let deployment = self.start(scenario, dir).await?;
+            let servers = deployment
+                .nodes
+                .iter()
+                .map(|node| node.url.trim_start_matches("http://").parse());
+            let servers = servers.collect::<Result<_, _>>().map_err(io::Error::other)?;
+            return Ok((Target::Own(Box::new(deployment)), servers));
+        }
+        let mut servers = Vec::new();
+        for url in &self.url {
+            servers.push(resolve(url).await?);
+        }
+        let file = self.tokens.as_deref().unwrap_or(Path::new(""));
+        let there = There {
+            auths: read_tokens(file, scenario.sockets(), &self.user_agent)?,
+            metrics: self.metrics.clone(),
+            http: reqwest::Client::new(),
+        };
+        Ok((Target::There(there), servers))
+    }
+
+    async fn start(&self, scenario: &Scenario, dir: &Path) -> Result<Deployment, HarnessError> {
+        let binary = find_binary(self.binary.as_deref())?;
+        let plan = Plan {
+            topology: Topology::Standalone,
+            durability: Durability::Memory,
+            nodes: scenario.nodes,
+            rooms: scenario.rooms,
+            users: scenario.sockets(),
+            workers: 1,
+            proxied: false,
+            // All clients come from this machine.
+            settings: &[("GUARD_ALLOW", "127.0.0.0/8"), ("ROOMCAST_LOG", "warn")],
+        };
+        Ok(Deployment::start(&plan, &binary, dir).await?)
+    }
+}
+
+impl Target {
+    /// The CONNECT payload of a user.
+    pub fn auth(&self, user: u32) -> String {
+        match self {
+            Self::Own(deployment) => payload(&deployment.tokens[user as usize], &format!("user{user}"), APP),
+            Self::There(there) => there.auths[user as usize].clone(),
+        }
+    }
+
+    /// What all nodes have used, where that can be measured.
+    pub async fn used(&self) -> Result<Option<Used>, HarnessError> {
+        match self {
+            Self::Own(deployment) => {
+                let pids: Vec<u32> = deployment.nodes.iter().filter_map(|node| node.process.pid()).collect();
+                Ok(Some(used(&pids)?))
+            }
+            Self::There(there) if there.metrics.is_empty() => Ok(None),
+            Self::There(there) => {
+                let mut all = Used::default();
+                for page in &there.metrics {
+                    let one = there.read(page).await?;
+                    all.cpu += one.cpu;
+                    all.mib += one.mib;
+                }
+                Ok(Some(all))
+            }
+        }
+    }
+
+    /// Stops what was started for it; tells of processes that had ended by themselves.
+    pub async fn end(self) -> io::Result<Vec<String>> {
+        match self {
+            Self::Own(mut deployment) => {
+                let ended = deployment.unexpected_ends().await?;
+                deployment.stop().await?;
+                Ok(ended)
+            }
+            Self::There(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+impl There {
+    async fn read(&self, page: &str) -> Result<Used, HarnessError> {
+        let unfit = |why: &dyn std::fmt::Display| HarnessError::Setup(format!("--metrics {page}: {why}"));
+        let asked = self.http.get(page).timeout(METRICS_MAX).send().await;
+        let text = match asked.and_then(reqwest::Response::error_for_status) {
+            Ok(answer) => answer.text().await.map_err(|error| unfit(&error))?,
+            Err(error) => return Err(unfit(&error.without_url())),
+        };
+        parse_metrics(&text)
+            .ok_or_else(|| unfit(&"it names neither process_cpu_seconds_total nor process_resident_memory_bytes"))
+    }
+}
+
+fn parse_metrics(page: &str) -> Option<Used> {
+    let value = |name: &str| -> Option<f64> {
+        let line = page
+            .lines()
+            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))?;
+        line.rsplit(' ').next()?.parse().ok()
+    };
+    Some(Used {
+        cpu: value("process_cpu_seconds_total")?,
+        mib: value("process_resident_memory_bytes")? / 1024.0 / 1024.0,
+    })
+}
+
+fn payload(token: &str, username: &str, user_agent: &str) -> String {
+    json!({"accessToken": token, "refreshToken": "none", "userAgent": user_agent, "username": username}).to_string()
+}
+
+async fn resolve(url: &str) -> Result<SocketAddr, HarnessError> {
+    let unfit = |why: &dyn std::fmt::Display| HarnessError::Setup(format!("--url {url}: {why}"));
+    if url.starts_with("https:") {
+        return Err(unfit(
+            &"use http: put the load behind what ends TLS, whose cost is its own",
+        ));
+    }
+    let parsed = reqwest::Url::parse(url).map_err(|error| unfit(&error))?;
+    let (Some(host), Some(port), "http") = (parsed.host_str(), parsed.port_or_known_default(), parsed.scheme()) else {
+        return Err(unfit(&"use an address such as http://chat.example:8080"));
+    };
+    let found = lookup_host((host, port)).await.map_err(|error| unfit(&error))?;
+    // Clients have addresses of IPv4.
+    let found = found.into_iter().find(SocketAddr::is_ipv4);
+    found.ok_or_else(|| unfit(&"it has no address of IPv4"))
+}
+
+fn read_tokens(file: &Path, sockets: u32, user_agent: &str) -> Result<Vec<String>, HarnessError> {
+    let unfit = |why: &dyn std::fmt::Display| HarnessError::Setup(format!("--tokens {}: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| unfit(&error))?;
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    if lines.len() < sockets as usize {
+        return Err(unfit(&format!(
+            "{} tokens; the scenario has {sockets} sockets",
+            lines.len()
+        )));
+    }
+    let read = |(number, line): (usize, &&str)| {
+        let (token, name) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
+        let name = Some(name.trim().to_owned()).filter(|name| !name.is_empty());
+        let name = name.or_else(|| username_of(token));
+        // Not the token: it is a secret.
+        let name = name.ok_or_else(|| {
+            unfit(&format!(
+                "line {}: no JWT with a `username`, and no name behind it",
+                number + 1
+            ))
+        })?;
+        Ok(payload(token, &name, user_agent))
+    };
+    lines.iter().take(sockets as usize).enumerate().map(read).collect()
+}
+
+/// What a JWT says of its user's name; whether it holds is the node's business.
+fn username_of(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Claims {
+        username: String,
+    }
+    let claims = token.split('.').nth(1)?;
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?;
+    serde_json::from_slice::<Claims>(&claims)
+        .ok()
+        .map(|claims| claims.username)
+}
+
+/// The address that a socket comes from: one of many for a server on this machine, else whatever the system chooses.
+pub fn source(server: SocketAddr, process: u8, socket: u32) -> Ipv4Addr {
+    match server.ip() {
+        IpAddr::V4(address) if address.is_loopback() => crate::fleet::source(process, socket),
+        _ => Ipv4Addr::UNSPECIFIED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_from_tokens_or_stand_behind_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokens");
+        let claims = BASE64_URL_SAFE_NO_PAD.encode(r#"{"username":"Ann","exp":1}"#);
+        std::fs::write(&file, format!("x.{claims}.y\n\nopaque Bob\n")).unwrap();
+        let auths = read_tokens(&file, 2, "App").unwrap();
+        assert!(
+            auths[0].contains(r#""username":"Ann""#) && auths[1].contains(r#""username":"Bob""#),
+            "{auths:?}"
+        );
+        let few = read_tokens(&file, 3, "App").unwrap_err().to_string();
+        assert!(few.contains("2 tokens; the scenario has 3 sockets"), "{few}");
+        std::fs::write(&file, "secret\n").unwrap();
+        let unnamed = read_tokens(&file, 1, "App").unwrap_err().to_string();
+        assert!(unnamed.contains("line 1") && !unnamed.contains("secret\""), "{unnamed}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_address_is_named_with_the_cure() {
+        assert_eq!(
+            resolve("http://127.0.0.1:8080/").await.unwrap(),
+            "127.0.0.1:8080".parse().unwrap()
+        );
+        for (url, cure) in [
+            ("https://x", "use http"),
+            ("ftp://x", "such as http"),
+            ("nonsense", "--url"),
+        ] {
+            let error = resolve(url).await.unwrap_err().to_string();
+            assert!(error.contains(cure) && error.contains(url), "{error}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_read_with_and_without_labels() {
+        let page = "# HELP x\nprocess_cpu_seconds_total{job=\"a\"} 2.5\nprocess_resident_memory_bytes 1048576\n";
+        assert_eq!(parse_metrics(page), Some(Used { cpu: 2.5, mib: 1.0 }));
+        assert_eq!(parse_metrics("up 1\n"), None);
+    }
+}
