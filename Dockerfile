@@ -40,6 +40,28 @@ RUN ldd /image/usr/local/bin/roomcast > /tmp/ldd \
  && install -d -m 1777 /image/tmp \
  && chroot --userspec=65532:65532 /image /usr/local/bin/roomcast --version
 
+# The load test, in an image of its own: docker build --target load -t roomcast-load:0.1.0 .
+FROM program AS load-program
+RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,target=/build/target,sharing=locked \
+    cargo build --locked --release --package roomcast-load --bin roomcast-load \
+ && install -D target/release/roomcast-load /load/usr/local/bin/roomcast-load
+RUN ldd /load/usr/local/bin/roomcast-load > /tmp/ldd \
+ && grep -o '/[^ ]*' /tmp/ldd > /tmp/libraries \
+ && xargs --arg-file=/tmp/libraries cp --parents --dereference --target-directory=/load \
+ && install -d -m 1777 /load/tmp \
+ && cp -r loadtest/scenarios /load/scenarios \
+ && chroot --userspec=65532:65532 /load /usr/local/bin/roomcast-load --version
+
+FROM scratch AS load
+COPY --from=load-program /load /
+ENV PATH=/usr/local/bin
+USER 65532:65532
+WORKDIR /tmp
+# What an agent listens on.
+EXPOSE 7700
+ENTRYPOINT ["/usr/local/bin/roomcast-load"]
+
 FROM scratch
 ARG VERSION=0.1.0
 ARG REVISION=unknown

@@ -52,6 +52,11 @@ def test_the_image_is_pinned_locked_and_not_root():
     assert f"(list {uid})" in (CHART / "templates/_pod.tpl").read_text()
 
 
+def test_the_image_of_the_load_test_holds_what_its_manifests_ask_for():
+    stage = dockerfile().split(" AS load\n")[1].split("\nFROM ")[0]
+    assert 'ENTRYPOINT ["/usr/local/bin/roomcast-load"]' in stage and "USER 65532:65532" in stage and "EXPOSE 7700" in stage
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="the step gives a folder to another user and changes the root")
 def test_the_image_holds_all_that_the_program_needs(tmp_path):
     step = re.search(r"^RUN (ldd (?:.*\\\n)*.*)", dockerfile(), re.M)[1]

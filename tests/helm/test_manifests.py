@@ -113,3 +113,29 @@ def test_no_secret_of_production_is_in_the_repository():
 def test_what_is_generated_is_up_to_date():
     said = run(BIN / "python", ROOT / "helm/generate.py", "--check", "--binary", BINARY)
     assert said.returncode == 0, said.stderr
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_load_test_is_one_that_kubernetes_takes(version):
+    validate(kustomize_folder(ROOT / "k8s/loadtest"), version)
+
+
+def test_the_load_test_fits_what_it_tests_and_its_namespace():
+    objects = kustomize_folder(ROOT / "k8s/loadtest")
+    agents, job = of_kind(objects, "StatefulSet")[0], of_kind(objects, "Job")[0]
+    leader = job["spec"]["template"]["spec"]
+    arguments = leader["containers"][0]["args"]
+    named = arguments[arguments.index("--agents") + 1].split(",")
+    service = agents["spec"]["serviceName"]
+    assert named == [f"{service}-{n}.{service}:7700" for n in range(agents["spec"]["replicas"])]
+    url = arguments[arguments.index("--url") + 1]
+    nodes = [item for item in of_kind(kustomize("production"), "Service") if "node" in str(item["spec"]["selector"])]
+    assert url in {f"http://{item['metadata']['name']}:{port['port']}" for item in nodes for port in item["spec"]["ports"]}
+    namespace = of_kind(kustomize("production"), "Namespace")[0]["metadata"]["name"]
+    assert {item["metadata"]["namespace"] for item in objects} == {namespace}
+    for spec in (leader, agents["spec"]["template"]["spec"]):
+        # What the standard `restricted`, which the namespace enforces, asks for.
+        assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["seccompProfile"]
+        confined = spec["containers"][0]["securityContext"]
+        assert not confined["allowPrivilegeEscalation"] and confined["capabilities"] == {"drop": ["ALL"]}
+        assert spec["containers"][0]["image"].startswith("roomcast-load:")

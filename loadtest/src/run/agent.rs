@@ -18,13 +18,17 @@ use socket2::SockRef;
 use tokio::io::{AsyncWriteExt as _, BufReader, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::line::{self, Orders, Sayings, read_line};
 use crate::harness::HarnessError;
 
 /// How long a proof, and the answer to it, may take.
 const PROOF_MAX: Duration = Duration::from_secs(10);
+/// How long an agent that does not listen yet is waited for.
+const START_MAX: Duration = Duration::from_secs(30);
+/// How often it is tried.
+const CONNECT_PERIOD: Duration = Duration::from_millis(500);
 /// Longest line of the proof, bytes.
 const LINE_MAX: u64 = 1024;
 /// Connections that may be about to prove themselves.
@@ -228,16 +232,29 @@ async fn hear<T: serde::de::DeserializeOwned>(stream: &mut BufReader<TcpStream>)
 /// Starts a part at an agent.
 pub async fn remote(agent: &str, secret: &Secret) -> Result<(Orders, Sayings), HarnessError> {
     let unfit = |why: &dyn std::fmt::Display| HarnessError::Setup(format!("agent {agent}: {why}"));
-    let connected = timeout(PROOF_MAX, prove(agent, secret)).await;
-    let stream = connected
+    let stream = connect(agent).await.map_err(|error| unfit(&error))?;
+    let proven = timeout(PROOF_MAX, prove(stream, secret)).await;
+    let stream = proven
         .map_err(|_| unfit(&"no answer"))?
         .map_err(|error| unfit(&error))?;
     let (from, to) = tokio::io::split(stream);
     Ok(line::line(from, to, format!("a client process at {agent}"), None))
 }
 
-async fn prove(agent: &str, secret: &Secret) -> io::Result<BufReader<TcpStream>> {
-    let stream = TcpStream::connect(agent).await?;
+/// Agents and their coordinator may be started together.
+async fn connect(agent: &str) -> io::Result<TcpStream> {
+    let began = Instant::now();
+    loop {
+        match timeout(PROOF_MAX, TcpStream::connect(agent)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) if began.elapsed() > START_MAX => return Err(error),
+            Err(_) if began.elapsed() > START_MAX => return Err(io::ErrorKind::TimedOut.into()),
+            _ => sleep(CONNECT_PERIOD).await,
+        }
+    }
+}
+
+async fn prove(stream: TcpStream, secret: &Secret) -> io::Result<BufReader<TcpStream>> {
     prepare(&stream)?;
     let mut stream = BufReader::new(stream);
     let challenge: Challenge = hear(&mut stream).await?;
