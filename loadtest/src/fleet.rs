@@ -131,8 +131,10 @@ impl Fleet {
         }
     }
 
-    /// Waits until everything acked has come, `limit` at most, and judges.
+    /// Waits until everything acked has come, `limit` at most, and judges. Who has read slowly up to now must have it too,
+    /// unless it was cut.
     pub async fn settle(&self, limit: Duration) -> Verdict {
+        self.tally.hurry.store(true, Ordering::Relaxed);
         let began = Instant::now();
         loop {
             let verdict = self.judge();

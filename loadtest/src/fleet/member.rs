@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::mark::Mark;
 use super::tally::Tally;
@@ -22,6 +22,8 @@ use super::wire::{self, Frame};
 const ENTRY_MAX: Duration = Duration::from_secs(30);
 /// What one read takes; most events are smaller.
 const READ: usize = 2048;
+/// What the system keeps for one that reads slowly, bytes: a large buffer would read for it.
+const SLOW_BUFFER: u32 = 4096;
 /// The head of the answer to an upgrade.
 const HEAD_MAX: usize = 16 * 1024;
 /// The ack id of `join`; messages have their number and more.
@@ -38,6 +40,8 @@ pub struct Seat {
     pub room: Arc<str>,
     /// The payload of CONNECT, JSON.
     pub auth: Arc<str>,
+    /// How fast it reads once it is in its room, bytes a second; `None`: as fast as it can.
+    pub reads: Option<u32>,
 }
 
 /// A member of the fleet.
@@ -131,6 +135,10 @@ impl Member {
             return;
         }
         self.tally.dropped.fetch_add(1, Ordering::Relaxed);
+        if self.seat.reads.is_some() {
+            self.tally.slow_cut.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let why = outcome.map_or_else(|error| error.to_string(), |()| "the server closed".to_owned());
         self.tally.refused(&why);
     }
@@ -168,8 +176,14 @@ impl Member {
                 buffer = BytesMut::new();
             }
             buffer.reserve(READ);
-            if reader.read_buf(&mut buffer).await? == 0 {
+            let read = reader.read_buf(&mut buffer).await?;
+            if read == 0 {
                 return Ok(());
+            }
+            if let Some(rate) = self.seat.reads
+                && !self.tally.hurry.load(Ordering::Relaxed)
+            {
+                sleep(Duration::from_secs_f64(read as f64 / f64::from(rate))).await;
             }
         }
     }
@@ -177,6 +191,9 @@ impl Member {
     async fn open_websocket(&self, buffer: &mut BytesMut) -> io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::new(self.seat.from.into(), 0))?;
+        if self.seat.reads.is_some() {
+            socket.set_recv_buffer_size(SLOW_BUFFER)?;
+        }
         let mut stream = socket.connect(self.seat.server).await?;
         stream.set_nodelay(true)?;
         let request = format!(
@@ -254,8 +271,10 @@ impl Member {
         if event.starts_with(br#"["message","#) {
             let Some((mark, _)) = Mark::find(event) else { return };
             let now = self.tally.clock.now();
-            self.tally.received.fetch_add(1, Ordering::Relaxed);
-            self.tally.delivery.record(self.index, now.saturating_sub(mark.meant));
+            if self.seat.reads.is_none() {
+                self.tally.received.fetch_add(1, Ordering::Relaxed);
+                self.tally.delivery.record(self.index, now.saturating_sub(mark.meant));
+            }
             match lock(&self.view).note(mark) {
                 Seen::New => {}
                 Seen::Again => drop(self.tally.doubled.fetch_add(1, Ordering::Relaxed)),

@@ -1,7 +1,7 @@
 //! What a fleet counts: totals, latencies, and a line for each second.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -95,6 +95,10 @@ pub struct Tally {
     pub joined: AtomicU64,
     /// Connections that ended although nobody here ended them.
     pub dropped: AtomicU64,
+    /// The same of those that read slowly, which a server must not wait for.
+    pub slow_cut: AtomicU64,
+    /// From now on those that read slowly read as fast as they can: it is settled what they have.
+    pub hurry: AtomicBool,
     /// From the moment that a message was meant to go to its ack.
     pub ack: Latencies,
     /// From the same moment to a member.

@@ -4,6 +4,7 @@
 //! [`Said`] out.
 
 use std::io::{self, Write as _};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,9 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What was refused, by reason.
     pub refusals: std::collections::BTreeMap<String, u64>,
+    /// Connections of slow readers that were cut.
+    #[serde(default)]
+    pub slow_cut: u64,
 }
 
 /// Which sockets a part has, by user: the rooms are dealt out, so that what is said in one is judged in one place.
@@ -111,6 +115,7 @@ pub async fn serve() -> io::Result<()> {
         from: source(server(user), u8::try_from(order.part % 200).unwrap_or(0), user),
         room: order.room.replace("{}", &(user % scenario.rooms).to_string()).into(),
         auth: auth.as_str().into(),
+        reads: scenario.reads(user),
     };
     let seats: Vec<Seat> = users(scenario, order.part, order.parts)
         .zip(&order.auths)
@@ -118,7 +123,8 @@ pub async fn serve() -> io::Result<()> {
         .collect();
     let share = seats.len() as f64 / f64::from(scenario.sockets());
     let connects = scenario.connects_per_second * share;
-    let fleet = Fleet::new(seats, |_| true);
+    let writes: Vec<bool> = seats.iter().map(|seat| seat.reads.is_none()).collect();
+    let fleet = Fleet::new(seats, |index| writes[index]);
     let tally = fleet.tally().clone();
 
     let seconds = async {
@@ -162,6 +168,7 @@ pub async fn serve() -> io::Result<()> {
     say(&Said::Done(Outcome {
         verdict,
         refusals: tally.refusals(),
+        slow_cut: tally.slow_cut.load(Ordering::Relaxed),
     }))?;
     fleet.leave().await;
     Ok(())

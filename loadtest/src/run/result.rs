@@ -57,6 +57,9 @@ pub struct RunResult {
     pub verdict: Verdict,
     /// What was refused, by reason.
     pub refusals: BTreeMap<String, u64>,
+    /// How often slow readers were cut.
+    #[serde(default)]
+    pub slow_cut: u64,
     /// Processes that ended by themselves.
     pub ended: Vec<String>,
     #[serde(skip)]
@@ -112,6 +115,7 @@ impl RunResult {
             connect: Percentiles::default(),
             verdict: Verdict::default(),
             refusals: BTreeMap::new(),
+            slow_cut: 0,
             ended: Vec::new(),
             live: Live { cpu, ..Live::default() },
         }
@@ -165,6 +169,7 @@ impl RunResult {
         self.verdict.doubled += outcome.verdict.doubled;
         self.verdict.disordered += outcome.verdict.disordered;
         self.verdict.unanswered += outcome.verdict.unanswered;
+        self.slow_cut += outcome.slow_cut;
         for (why, count) in &outcome.refusals {
             *self.refusals.entry(why.clone()).or_default() += count;
         }
@@ -312,6 +317,10 @@ impl RunResult {
                 self.per_socket_kib()
             )
         };
+        if let Some(slow) = self.scenario.slow {
+            let sockets = slow.members * self.scenario.rooms;
+            let _written = writeln!(text, "  slow      {sockets} readers, cut {} times", self.slow_cut);
+        }
         let complaints = self.complaints();
         for complaint in &complaints {
             let _written = writeln!(text, "  FAILED    {complaint}");

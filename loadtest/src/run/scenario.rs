@@ -38,9 +38,22 @@ pub struct Scenario {
     /// Share of the sockets whose connections are broken half-way, all at once; they come back at `connects_per_second`.
     #[serde(default)]
     pub cut: f64,
+    /// Members that read slowly, and write nothing: the node may make nobody else wait for them.
+    #[serde(default)]
+    pub slow: Option<Slow>,
     /// What it demands beside that every acked message comes once and in order.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// Members that read slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slow {
+    /// How many of each room.
+    pub members: u32,
+    /// How fast each reads, bytes a second.
+    pub bytes_per_second: u32,
 }
 
 /// What a run may not exceed; what is not named has no limit.
@@ -104,6 +117,11 @@ impl Scenario {
         if !(0.0..=1.0).contains(&self.cut) {
             return Err("cut: use a share from 0 (nobody) to 1 (everybody)".to_owned());
         }
+        if let Some(slow) = self.slow
+            && (slow.members >= self.members || slow.bytes_per_second == 0)
+        {
+            return Err("slow: use fewer than `members`, and at least 1 byte a second".to_owned());
+        }
         if self.lasts == 0 {
             return Err("lasts: use seconds, at least 1".to_owned());
         }
@@ -111,6 +129,12 @@ impl Scenario {
             return Err("bytes: use at most 4096".to_owned());
         }
         Ok(())
+    }
+
+    /// How fast a user reads, where that is slowly.
+    pub fn reads(&self, user: u32) -> Option<u32> {
+        let slow = self.slow.filter(|slow| user / self.rooms < slow.members)?;
+        Some(slow.bytes_per_second)
     }
 
     /// Sockets in all.
@@ -148,6 +172,7 @@ mod tests {
             ("rat: 1\n", "rat"),
             ("rate: -1\n", "rate"),
             ("cut: 2\n", "cut"),
+            ("slow: {members: 3, bytes_per_second: 9}\n", "slow"),
             ("limits: {ack_p99: 3}\n", "ack_p99"),
             ("bytes: 100000\n", "bytes"),
         ] {

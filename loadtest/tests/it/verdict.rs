@@ -94,6 +94,7 @@ async fn judged(fault: Fault) -> (Verdict, u64) {
         from: source(0, user),
         room: format!("room-{}", user % ROOMS).into(),
         auth: "{}".into(),
+        reads: None,
     };
     // One writer in a room: the first.
     let fleet = Fleet::new((0..ROOMS * MEMBERS).map(seat).collect(), |user| user < ROOMS as usize);
