@@ -4,8 +4,10 @@
 //! has them write at another, [`Fleet::settle`] waits for what is under way and judges. Each message carries a
 //! [`mark::Mark`]; latencies count from when it was meant to go.
 
+mod entry;
 pub mod mark;
 pub mod member;
+mod pace;
 mod talk;
 pub mod tally;
 mod view;
@@ -105,7 +107,7 @@ impl Fleet {
         let absent: Vec<Arc<Member>> = self
             .members
             .iter()
-            .filter(|member| !member.is_joined())
+            .filter(|member| !member.is_staying())
             .cloned()
             .collect();
         for (index, member) in (0_u32..).zip(absent) {
@@ -113,6 +115,9 @@ impl Fleet {
             let Ok(place) = entering.clone().acquire_owned().await else {
                 break;
             };
+            if !member.may_stay() {
+                continue;
+            }
             let mut staying = self.staying.lock().unwrap_or_else(PoisonError::into_inner);
             staying.spawn(async move { member.stay(move || drop(place)).await });
             while staying.try_join_next().is_some() {}
@@ -121,22 +126,39 @@ impl Fleet {
         let _all = entering.acquire_many(ENTERING_MAX as u32).await;
     }
 
-    /// Breaks the connections of the first `count` members, as a lost network would.
+    /// Breaks the connections of the first `count` members who are not slow, as a lost network would.
     pub async fn cut(&self, count: usize) {
-        for member in self.members.iter().take(count) {
+        let quick = self.members.iter().filter(|member| !member.is_slow()).take(count);
+        let cut: Vec<&Arc<Member>> = quick.filter(|member| member.is_joined()).collect();
+        for member in &cut {
             member.leave().await;
         }
-        while self.members.iter().take(count).any(|member| member.is_joined()) {
+        while cut.iter().any(|member| member.is_staying()) {
             sleep(LOOK).await;
         }
     }
 
-    /// Waits until everything acked has come, `limit` at most, and judges.
+    /// Lets the slow readers read as others do from now on.
+    pub fn wake(&self) {
+        for member in &self.members {
+            member.wake();
+        }
+    }
+
+    /// Slow readers, and how many of them are not in their rooms.
+    pub fn slow_readers(&self) -> (u64, u64) {
+        let slow = || self.members.iter().filter(|member| member.is_slow());
+        let away = slow().filter(|member| !member.is_joined()).count();
+        (slow().count() as u64, away as u64)
+    }
+
+    /// Waits until everything acked has come and the slow readers are back, `limit` at most, and judges.
     pub async fn settle(&self, limit: Duration) -> Verdict {
         let began = Instant::now();
         loop {
             let verdict = self.judge();
-            if (verdict.lost == 0 && verdict.unanswered == 0) || began.elapsed() > limit {
+            let is_settled = verdict.lost == 0 && verdict.unanswered == 0 && self.slow_readers().1 == 0;
+            if is_settled || began.elapsed() > limit {
                 return verdict;
             }
             sleep(LOOK * 10).await;

@@ -219,6 +219,7 @@ impl Servers {
                 from: source(0, user),
                 room: format!("room-{room}").into(),
                 auth: Arc::from(auth.to_string()),
+                slow: None,
             }
         };
         (0..rooms * members).map(seat).collect()

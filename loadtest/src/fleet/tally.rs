@@ -95,6 +95,8 @@ pub struct Tally {
     pub joined: AtomicU64,
     /// Connections that ended although nobody here ended them.
     pub dropped: AtomicU64,
+    /// Connections of slow readers that the server ended.
+    pub slow_dropped: AtomicU64,
     /// From the moment that a message was meant to go to its ack.
     pub ack: Latencies,
     /// From the same moment to a member.
@@ -132,6 +134,7 @@ impl Tally {
             disordered: get(&self.disordered),
             joined: get(&self.joined),
             dropped: get(&self.dropped),
+            slow_dropped: get(&self.slow_dropped),
             refused: lock(&self.refusals).values().sum(),
         }
     }
@@ -148,6 +151,8 @@ pub struct Totals {
     pub disordered: u64,
     pub joined: u64,
     pub dropped: u64,
+    #[serde(default)]
+    pub slow_dropped: u64,
     pub refused: u64,
 }
 

@@ -64,6 +64,12 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What was refused, by reason.
     pub refusals: std::collections::BTreeMap<String, u64>,
+    /// Slow readers.
+    #[serde(default)]
+    pub slow_readers: u64,
+    /// Those of them that were not in their rooms at the end.
+    #[serde(default)]
+    pub slow_away: u64,
 }
 
 /// Which sockets a part has, by user: the rooms are dealt out, so that what is said in one is judged in one place.
@@ -104,6 +110,7 @@ pub async fn serve() -> io::Result<()> {
         from: source(u8::try_from(order.part % 200).unwrap_or(0), user),
         room: format!("room-{}", user % scenario.rooms).into(),
         auth: auth.as_str().into(),
+        slow: scenario.slow(user),
     };
     let seats: Vec<Seat> = users(scenario, order.part, order.parts)
         .zip(&order.auths)
@@ -111,7 +118,8 @@ pub async fn serve() -> io::Result<()> {
         .collect();
     let share = seats.len() as f64 / f64::from(scenario.sockets());
     let connects = scenario.connects_per_second * share;
-    let fleet = Fleet::new(seats, |_| true);
+    let slow: Vec<bool> = seats.iter().map(|seat| seat.slow.is_some()).collect();
+    let fleet = Fleet::new(seats, |index| !slow[index]);
     let tally = fleet.tally().clone();
 
     let seconds = async {
@@ -135,16 +143,25 @@ pub async fn serve() -> io::Result<()> {
             poisson: scenario.poisson,
             seed: seed + u64::from(order.part),
         };
-        fleet.talk(talk(scenario.warm_up, 100)).await;
-        let half = scenario.lasts / 2;
-        stay(&fleet, talk(half, 1)).await;
-        let storm = async {
-            if scenario.cut > 0.0 {
-                fleet.cut((fleet.members().len() as f64 * scenario.cut) as usize).await;
-                fleet.connect(connects).await;
-            }
+        let talking = async {
+            fleet.talk(talk(scenario.warm_up, 100)).await;
+            let half = scenario.lasts / 2;
+            stay(&fleet, talk(half, 1)).await;
+            let storm = async {
+                if scenario.cut > 0.0 {
+                    fleet.cut((fleet.members().len() as f64 * scenario.cut) as usize).await;
+                    fleet.connect(connects).await;
+                }
+            };
+            tokio::join!(storm, stay(&fleet, talk(scenario.lasts - half, 2)));
         };
-        tokio::join!(storm, stay(&fleet, talk(scenario.lasts - half, 2)));
+        let waking = async {
+            let slow = scenario.slow_readers.and_then(|slow| slow.seconds);
+            let talk = scenario.warm_up + scenario.lasts;
+            tokio::time::sleep(Duration::from_secs(slow.unwrap_or(talk).min(talk))).await;
+            fleet.wake();
+        };
+        tokio::join!(talking, waking);
         Ok::<_, io::Error>(fleet.settle(SETTLED_MAX).await)
     };
     let verdict = tokio::select! {
@@ -152,8 +169,11 @@ pub async fn serve() -> io::Result<()> {
         failed = seconds => return failed,
     };
     say(&Said::Second(second(&tally)))?;
+    let (slow_readers, slow_away) = fleet.slow_readers();
     say(&Said::Done(Outcome {
         verdict,
+        slow_readers,
+        slow_away,
         refusals: tally.refusals(),
     }))?;
     fleet.leave().await;

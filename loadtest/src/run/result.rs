@@ -55,6 +55,12 @@ pub struct RunResult {
     pub verdict: Verdict,
     /// What was refused, by reason.
     pub refusals: BTreeMap<String, u64>,
+    /// Members that read slowly.
+    #[serde(default)]
+    pub slow_readers: u64,
+    /// Those of them that were not back in their rooms at the end.
+    #[serde(default)]
+    pub slow_away: u64,
     /// Processes that ended by themselves.
     pub ended: Vec<String>,
     #[serde(skip)]
@@ -105,6 +111,8 @@ impl RunResult {
             connect: Percentiles::default(),
             verdict: Verdict::default(),
             refusals: BTreeMap::new(),
+            slow_readers: 0,
+            slow_away: 0,
             ended: Vec::new(),
             live: Live { cpu, ..Live::default() },
         })
@@ -128,6 +136,7 @@ impl RunResult {
             all.disordered += part.disordered;
             all.joined += part.joined;
             all.dropped += part.dropped;
+            all.slow_dropped += part.slow_dropped;
             all.refused += part.refused;
         }
         all
@@ -171,6 +180,8 @@ impl RunResult {
         self.verdict.doubled += outcome.verdict.doubled;
         self.verdict.disordered += outcome.verdict.disordered;
         self.verdict.unanswered += outcome.verdict.unanswered;
+        self.slow_readers += outcome.slow_readers;
+        self.slow_away += outcome.slow_away;
         for (why, count) in &outcome.refusals {
             *self.refusals.entry(why.clone()).or_default() += count;
         }
@@ -239,6 +250,12 @@ impl RunResult {
         if joined < u64::from(self.scenario.sockets()) {
             complaints.push(format!("{joined} of {} sockets joined", self.scenario.sockets()));
         }
+        if self.slow_away > 0 {
+            complaints.push(format!(
+                "{} of {} slow readers did not come back",
+                self.slow_away, self.slow_readers
+            ));
+        }
         let refused: u64 = self.refusals.values().sum();
         if refused > limits.refused {
             complaints.push(format!(
@@ -306,6 +323,13 @@ impl RunResult {
             self.memory_mib(),
             self.per_socket_kib()
         );
+        if self.slow_readers > 0 {
+            let _written = writeln!(
+                text,
+                "  slow      {} readers, {} times let go by a node, {} away at the end",
+                self.slow_readers, totals.slow_dropped, self.slow_away
+            );
+        }
         let complaints = self.complaints();
         for complaint in &complaints {
             let _written = writeln!(text, "  FAILED    {complaint}");
@@ -348,9 +372,11 @@ mod tests {
         broken.verdict.lost = 2;
         broken.refusals.insert("rate_limited".to_owned(), 2);
         broken.points[2].totals.joined = 5;
+        (broken.slow_readers, broken.slow_away) = (4, 1);
         let complaints = broken.complaints();
         assert_eq!(complaints[0], "2 messages never came");
-        assert!(complaints[1].starts_with("2 refused, limit 1"), "{complaints:?}");
+        assert_eq!(complaints[1], "1 of 4 slow readers did not come back");
+        assert!(complaints[2].starts_with("2 refused, limit 1"), "{complaints:?}");
         for point in &mut broken.points {
             point.totals.joined = 5;
         }

@@ -38,9 +38,38 @@ pub struct Scenario {
     /// Share of the sockets whose connections are broken half-way, all at once; they come back at `connects_per_second`.
     #[serde(default)]
     pub cut: f64,
+    /// Members that read slowly.
+    pub slow_readers: Option<SlowReaders>,
     /// What it demands beside that every acked message comes once and in order.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// Members that read slowly or not at all. They do not write, and their latencies do not count.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlowReaders {
+    /// Their share of each room, at most half.
+    pub share: f64,
+    /// Bytes that each reads in a second; 0: nothing.
+    pub bytes_per_second: u64,
+    /// Seconds from the beginning of the talk until they read as others do [default: until the talk is over].
+    pub seconds: Option<u64>,
+}
+
+impl SlowReaders {
+    fn check(self) -> Result<(), String> {
+        if !(0.0..=0.5).contains(&self.share) {
+            return Err("slow_readers.share: use a share from 0 (nobody) to 0.5 (half)".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether a member reads slowly: they are spread evenly over places that are counted room after room.
+    fn has(self, place: u64) -> bool {
+        let before = |place: u64| (place as f64 * self.share) as u64;
+        before(place + 1) > before(place)
+    }
 }
 
 /// What a run may not exceed; what is not named has no limit.
@@ -104,6 +133,9 @@ impl Scenario {
         if !(0.0..=1.0).contains(&self.cut) {
             return Err("cut: use a share from 0 (nobody) to 1 (everybody)".to_owned());
         }
+        if let Some(slow) = self.slow_readers {
+            slow.check()?;
+        }
         if self.lasts == 0 {
             return Err("lasts: use seconds, at least 1".to_owned());
         }
@@ -111,6 +143,14 @@ impl Scenario {
             return Err("bytes: use at most 4096".to_owned());
         }
         Ok(())
+    }
+
+    /// Bytes a second that a user reads, where it reads slowly.
+    pub fn slow(&self, user: u32) -> Option<u64> {
+        let slow = self.slow_readers?;
+        let (room, member) = (user % self.rooms, user / self.rooms);
+        let place = u64::from(room) * u64::from(self.members) + u64::from(member);
+        slow.has(place).then_some(slow.bytes_per_second)
     }
 
     /// Sockets in all.
@@ -150,9 +190,25 @@ mod tests {
             ("cut: 2\n", "cut"),
             ("limits: {ack_p99: 3}\n", "ack_p99"),
             ("bytes: 100000\n", "bytes"),
+            (
+                "slow_readers: {share: 0.8, bytes_per_second: 1}\n",
+                "slow_readers.share",
+            ),
         ] {
             let error = read(&format!("{good}{more}")).unwrap_err();
             assert!(error.contains("scenario.yaml") && error.contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn slow_readers_are_spread_over_the_rooms() {
+        let text = "about: x\nrooms: 7\nmembers: 10\nconnects_per_second: 10\nlasts: 1\nslow_readers: {share: 0.15, bytes_per_second: 9}\n";
+        let scenario: Scenario = serde_saphyr::from_str(text).unwrap();
+        let mut rooms = [0; 7];
+        for user in (0..70).filter(|user| scenario.slow(*user) == Some(9)) {
+            rooms[user as usize % 7] += 1;
+        }
+        assert!(rooms.iter().all(|slow| (1..=2).contains(slow)), "{rooms:?}");
+        assert_eq!(rooms.iter().sum::<u32>(), 10);
     }
 }
