@@ -4,6 +4,8 @@
 //! has them write at another, [`Fleet::settle`] waits for what is under way and judges. Each message carries a
 //! [`mark::Mark`]; latencies count from when it was meant to go.
 
+mod churn;
+pub mod curve;
 mod entry;
 pub mod mark;
 pub mod member;
@@ -15,6 +17,7 @@ pub mod wire;
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +27,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+pub use churn::Churn;
+pub use curve::Curve;
 pub use member::{Member, Seat};
 pub use talk::Talk;
 use tally::Tally;
@@ -115,20 +120,30 @@ impl Fleet {
             let Ok(place) = entering.clone().acquire_owned().await else {
                 break;
             };
-            if !member.may_stay() {
-                continue;
-            }
-            let mut staying = self.staying.lock().unwrap_or_else(PoisonError::into_inner);
-            staying.spawn(async move { member.stay(move || drop(place)).await });
-            while staying.try_join_next().is_some() {}
+            self.enter(&member, move || drop(place));
         }
         // Who fails gives its place back as well.
         let _all = entering.acquire_many(ENTERING_MAX as u32).await;
     }
 
-    /// Breaks the connections of the first `count` members who are not slow, as a lost network would.
-    pub async fn cut(&self, count: usize) {
-        let quick = self.members.iter().filter(|member| !member.is_slow()).take(count);
+    /// Starts the task of a member; `false` when it has one.
+    fn enter(&self, member: &Arc<Member>, entered: impl FnOnce() + Send + 'static) -> bool {
+        if !member.may_stay() {
+            return false;
+        }
+        let member = member.clone();
+        let mut staying = self.staying.lock().unwrap_or_else(PoisonError::into_inner);
+        staying.spawn(async move { member.stay(entered).await });
+        while staying.try_join_next().is_some() {}
+        true
+    }
+
+    /// Breaks the connections of the first `count` of these members who are not slow, as a lost network would.
+    pub async fn cut(&self, members: Range<usize>, count: usize) {
+        let quick = self.members[members]
+            .iter()
+            .filter(|member| !member.is_slow())
+            .take(count);
         let cut: Vec<&Arc<Member>> = quick.filter(|member| member.is_joined()).collect();
         for member in &cut {
             member.leave().await;
@@ -138,9 +153,9 @@ impl Fleet {
         }
     }
 
-    /// Lets the slow readers read as others do from now on.
-    pub fn wake(&self) {
-        for member in &self.members {
+    /// Lets the slow readers among these members read as others do from now on.
+    pub fn wake(&self, members: Range<usize>) {
+        for member in &self.members[members] {
             member.wake();
         }
     }

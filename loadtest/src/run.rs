@@ -1,11 +1,14 @@
 //! A load test: a scenario against a deployment of its own, from as many processes as its sockets need, with a verdict.
 
 mod capacity;
+mod crowd;
+mod group;
 mod page;
 pub mod part;
 mod result;
 mod scenario;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,7 +23,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use capacity::{CapacityOptions, capacity};
-use part::{Order, Said, users};
+pub use group::{Group, SlowReaders};
+use part::{Order, Said, members};
 pub use result::{Point, RunResult};
 pub use scenario::{Limits, Scenario};
 
@@ -148,6 +152,7 @@ async fn drive(
         topology: Topology::Standalone,
         durability: Durability::Memory,
         nodes: scenario.nodes,
+        // Rooms of groups differ in size: they are made one by one.
         rooms: scenario.rooms,
         users: scenario.sockets(),
         workers: 1,
@@ -157,6 +162,7 @@ async fn drive(
     };
     say.line(&format!("{name}: {}", scenario.about));
     let mut deployment = Deployment::start(&plan, binary, dir).await?;
+    make_rooms(scenario, &deployment).await?;
     let pids: Vec<u32> = deployment.nodes.iter().filter_map(|node| node.process.pid()).collect();
     let servers: Result<Vec<SocketAddr>, _> = deployment
         .nodes
@@ -165,7 +171,8 @@ async fn drive(
         .collect();
     let servers = servers.map_err(io::Error::other)?;
     let needed = scenario.sockets().div_ceil(SOCKETS_PER_PROCESS);
-    let parts = processes.unwrap_or(needed).min(scenario.rooms);
+    let parts = processes.unwrap_or(needed).min(scenario.all_rooms());
+    let groups = scenario.groups();
     let mut result = RunResult::new(name, scenario, machine()?, &pids)?;
     let (sender, mut said) = mpsc::channel(SAID_MAX);
     let (mut all, mut reading) = (Vec::new(), JoinSet::new());
@@ -175,8 +182,8 @@ async fn drive(
             parts,
             scenario: scenario.clone(),
             servers: servers.clone(),
-            auths: users(scenario, part, parts)
-                .map(|user| auth(&deployment, user))
+            auths: members(&groups, part, parts)
+                .map(|place| auth(&deployment, place.user))
                 .collect(),
         };
         let (started, mut lines) = start_part(&order).await?;
@@ -235,6 +242,18 @@ async fn drive(
     result.ended = deployment.unexpected_ends().await?;
     deployment.stop().await?;
     Ok(result)
+}
+
+/// The rooms of groups, with their members.
+async fn make_rooms(scenario: &Scenario, deployment: &Deployment) -> io::Result<()> {
+    let mut rooms: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for place in group::places(&scenario.groups) {
+        rooms.entry(place.room).or_default().push(place.user as usize);
+    }
+    for (room, users) in rooms {
+        deployment.create_room(&format!("room-{room}"), &users).await?;
+    }
+    Ok(())
 }
 
 fn auth(deployment: &Deployment, user: u32) -> String {

@@ -95,6 +95,8 @@ pub struct Tally {
     pub joined: AtomicU64,
     /// Connections that ended although nobody here ended them.
     pub dropped: AtomicU64,
+    /// Members that left on purpose, to come back.
+    pub left: AtomicU64,
     /// Connections of slow readers that the server ended.
     pub slow_dropped: AtomicU64,
     /// From the moment that a message was meant to go to its ack.
@@ -135,6 +137,7 @@ impl Tally {
             joined: get(&self.joined),
             dropped: get(&self.dropped),
             slow_dropped: get(&self.slow_dropped),
+            left: get(&self.left),
             refused: lock(&self.refusals).values().sum(),
         }
     }
@@ -153,6 +156,8 @@ pub struct Totals {
     pub dropped: u64,
     #[serde(default)]
     pub slow_dropped: u64,
+    #[serde(default)]
+    pub left: u64,
     pub refused: u64,
 }
 

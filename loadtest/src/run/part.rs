@@ -6,13 +6,16 @@
 use std::io;
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::crowd::Crowd;
+use super::group::{Group, Place, places};
 use super::scenario::Scenario;
 use crate::fleet::tally::{Tally, Totals, histogram};
-use crate::fleet::{Fleet, Seat, Talk, Verdict, source};
+use crate::fleet::{Fleet, Seat, Verdict, source};
 
 /// How long what is under way may take to arrive.
 const SETTLED_MAX: Duration = Duration::from_secs(20);
@@ -72,10 +75,9 @@ pub struct Outcome {
     pub slow_away: u64,
 }
 
-/// Which sockets a part has, by user: the rooms are dealt out, so that what is said in one is judged in one place.
-pub fn users(scenario: &Scenario, part: u32, parts: u32) -> impl Iterator<Item = u32> {
-    let rooms = scenario.rooms;
-    (0..scenario.sockets()).filter(move |user| user % rooms % parts == part)
+/// Which members a part has, group after group: the rooms are dealt out, so that what is said in one is judged in one place.
+pub fn members(groups: &[Group], part: u32, parts: u32) -> impl Iterator<Item = Place> {
+    places(groups).filter(move |place| place.room % parts == part)
 }
 
 fn say(said: &Said) -> io::Result<()> {
@@ -104,18 +106,17 @@ pub async fn serve() -> io::Result<()> {
     let order = orders.next_line().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let order: Order = serde_json::from_str(&order)?;
     let scenario = &order.scenario;
-    let seat = |(user, auth): (u32, &String)| Seat {
+    let groups = scenario.groups();
+    let places: Vec<Place> = members(&groups, order.part, order.parts).collect();
+    let seat = |(place, auth): (&Place, &String)| Seat {
         // The members of a room sit on different nodes, and each node has as many as the others.
-        server: order.servers[(user / scenario.rooms + user % scenario.rooms) as usize % order.servers.len()],
-        from: source(u8::try_from(order.part % 200).unwrap_or(0), user),
-        room: format!("room-{}", user % scenario.rooms).into(),
+        server: order.servers[(place.member + place.room) as usize % order.servers.len()],
+        from: source(u8::try_from(order.part % 200).unwrap_or(0), place.user),
+        room: format!("room-{}", place.room).into(),
         auth: auth.as_str().into(),
-        slow: scenario.slow(user),
+        slow: groups[place.group].slow(place.room_of_group, place.member),
     };
-    let seats: Vec<Seat> = users(scenario, order.part, order.parts)
-        .zip(&order.auths)
-        .map(seat)
-        .collect();
+    let seats: Vec<Seat> = places.iter().zip(&order.auths).map(seat).collect();
     let share = seats.len() as f64 / f64::from(scenario.sockets());
     let connects = scenario.connects_per_second * share;
     let slow: Vec<bool> = seats.iter().map(|seat| seat.slow.is_some()).collect();
@@ -136,32 +137,29 @@ pub async fn serve() -> io::Result<()> {
         say(&Said::Joined)?;
         // All parts begin together.
         orders.next_line().await?;
-        let talk = |lasts, seed| Talk {
-            rate: scenario.rate * share,
-            lasts: Duration::from_secs(lasts),
-            bytes: scenario.bytes,
-            poisson: scenario.poisson,
-            seed: seed + u64::from(order.part),
+        let crowds = groups.iter().enumerate().map(|(index, group)| {
+            let begin = places.partition_point(|place| place.group < index);
+            let end = places.partition_point(|place| place.group <= index);
+            Crowd {
+                group,
+                fleet: &fleet,
+                members: begin..end,
+                seed: u64::from(order.part) + index as u64 * 1000,
+            }
+        });
+        let crowds: Vec<Crowd<'_>> = crowds.collect();
+        let storm = async {
+            sleep(Duration::from_secs(scenario.warm_up + scenario.lasts / 2)).await;
+            if scenario.cut > 0.0 {
+                join_all(crowds.iter().map(|crowd| crowd.cut(scenario.cut))).await;
+                fleet.connect(connects).await;
+            }
         };
-        let talking = async {
-            fleet.talk(talk(scenario.warm_up, 100)).await;
-            let half = scenario.lasts / 2;
-            stay(&fleet, talk(half, 1)).await;
-            let storm = async {
-                if scenario.cut > 0.0 {
-                    fleet.cut((fleet.members().len() as f64 * scenario.cut) as usize).await;
-                    fleet.connect(connects).await;
-                }
-            };
-            tokio::join!(storm, stay(&fleet, talk(scenario.lasts - half, 2)));
-        };
-        let waking = async {
-            let slow = scenario.slow_readers.and_then(|slow| slow.seconds);
-            let talk = scenario.warm_up + scenario.lasts;
-            tokio::time::sleep(Duration::from_secs(slow.unwrap_or(talk).min(talk))).await;
-            fleet.wake();
-        };
-        tokio::join!(talking, waking);
+        let (warm_up, lasts) = (
+            Duration::from_secs(scenario.warm_up),
+            Duration::from_secs(scenario.lasts),
+        );
+        tokio::join!(storm, join_all(crowds.iter().map(|crowd| crowd.live(warm_up, lasts))));
         Ok::<_, io::Error>(fleet.settle(SETTLED_MAX).await)
     };
     let verdict = tokio::select! {
@@ -178,11 +176,6 @@ pub async fn serve() -> io::Result<()> {
     }))?;
     fleet.leave().await;
     Ok(())
-}
-
-async fn stay(fleet: &Fleet, talk: Talk) {
-    let lasts = talk.lasts;
-    tokio::join!(fleet.talk(talk), tokio::time::sleep(lasts));
 }
 
 /// Recorded latencies as a histogram again.

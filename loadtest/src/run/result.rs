@@ -137,6 +137,7 @@ impl RunResult {
             all.joined += part.joined;
             all.dropped += part.dropped;
             all.slow_dropped += part.slow_dropped;
+            all.left += part.left;
             all.refused += part.refused;
         }
         all
@@ -323,6 +324,9 @@ impl RunResult {
             self.memory_mib(),
             self.per_socket_kib()
         );
+        if totals.left > 0 {
+            let _written = writeln!(text, "  churn     {} left and came back", totals.left);
+        }
         if self.slow_readers > 0 {
             let _written = writeln!(
                 text,
