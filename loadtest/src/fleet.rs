@@ -4,8 +4,12 @@
 //! has them write at another, [`Fleet::settle`] waits for what is under way and judges. Each message carries a
 //! [`mark::Mark`]; latencies count from when it was meant to go.
 
+mod churn;
+pub mod curve;
+mod entry;
 pub mod mark;
 pub mod member;
+mod pace;
 mod talk;
 pub mod tally;
 mod view;
@@ -13,6 +17,7 @@ pub mod wire;
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +27,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+pub use churn::Churn;
+pub use curve::Curve;
 pub use member::{Member, Seat};
 pub use talk::Talk;
 use tally::Tally;
@@ -105,7 +112,7 @@ impl Fleet {
         let absent: Vec<Arc<Member>> = self
             .members
             .iter()
-            .filter(|member| !member.is_joined())
+            .filter(|member| !member.is_staying())
             .cloned()
             .collect();
         for (index, member) in (0_u32..).zip(absent) {
@@ -113,32 +120,60 @@ impl Fleet {
             let Ok(place) = entering.clone().acquire_owned().await else {
                 break;
             };
-            let mut staying = self.staying.lock().unwrap_or_else(PoisonError::into_inner);
-            staying.spawn(async move { member.stay(move || drop(place)).await });
-            while staying.try_join_next().is_some() {}
+            self.enter(&member, move || drop(place));
         }
         // Who fails gives its place back as well.
         let _all = entering.acquire_many(ENTERING_MAX as u32).await;
     }
 
-    /// Breaks the connections of the first `count` members, as a lost network would.
-    pub async fn cut(&self, count: usize) {
-        for member in self.members.iter().take(count) {
+    /// Starts the task of a member; `false` when it has one.
+    fn enter(&self, member: &Arc<Member>, entered: impl FnOnce() + Send + 'static) -> bool {
+        if !member.may_stay() {
+            return false;
+        }
+        let member = member.clone();
+        let mut staying = self.staying.lock().unwrap_or_else(PoisonError::into_inner);
+        staying.spawn(async move { member.stay(entered).await });
+        while staying.try_join_next().is_some() {}
+        true
+    }
+
+    /// Breaks the connections of the first `count` of these members who are not slow, as a lost network would.
+    pub async fn cut(&self, members: Range<usize>, count: usize) {
+        let quick = self.members[members]
+            .iter()
+            .filter(|member| !member.is_slow())
+            .take(count);
+        let cut: Vec<&Arc<Member>> = quick.filter(|member| member.is_joined()).collect();
+        for member in &cut {
             member.leave().await;
         }
-        while self.members.iter().take(count).any(|member| member.is_joined()) {
+        while cut.iter().any(|member| member.is_staying()) {
             sleep(LOOK).await;
         }
     }
 
-    /// Waits until everything acked has come, `limit` at most, and judges. Who has read slowly up to now must have it too,
-    /// unless it was cut.
+    /// Lets the slow readers among these members read as others do from now on.
+    pub fn wake(&self, members: Range<usize>) {
+        for member in &self.members[members] {
+            member.wake();
+        }
+    }
+
+    /// Slow readers, and how many of them are not in their rooms.
+    pub fn slow_readers(&self) -> (u64, u64) {
+        let slow = || self.members.iter().filter(|member| member.is_slow());
+        let away = slow().filter(|member| !member.is_joined()).count();
+        (slow().count() as u64, away as u64)
+    }
+
+    /// Waits until everything acked has come and the slow readers are back, `limit` at most, and judges.
     pub async fn settle(&self, limit: Duration) -> Verdict {
-        self.tally.hurry.store(true, Ordering::Relaxed);
         let began = Instant::now();
         loop {
             let verdict = self.judge();
-            if (verdict.lost == 0 && verdict.unanswered == 0) || began.elapsed() > limit {
+            let is_settled = verdict.lost == 0 && verdict.unanswered == 0 && self.slow_readers().1 == 0;
+            if is_settled || began.elapsed() > limit {
                 return verdict;
             }
             sleep(LOOK * 10).await;

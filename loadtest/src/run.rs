@@ -2,6 +2,8 @@
 
 pub mod agent;
 mod capacity;
+mod crowd;
+mod group;
 mod line;
 mod page;
 pub mod part;
@@ -20,7 +22,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use capacity::{CapacityOptions, capacity};
-use part::{Order, Said, users};
+pub use group::{Group, SlowReaders};
+use part::{Order, Said, members};
 pub use result::{Point, RunResult};
 pub use scenario::{Limits, Scenario};
 use target::TargetOptions;
@@ -133,7 +136,8 @@ async fn drive(
         .sockets()
         .div_ceil(SOCKETS_PER_PROCESS)
         .max(means.agents.len() as u32);
-    let parts = means.processes.unwrap_or(needed).min(scenario.rooms);
+    let parts = means.processes.unwrap_or(needed).min(scenario.all_rooms());
+    let groups = scenario.groups();
     let mut lines = Vec::new();
     for part in 0..parts {
         lines.push(means.start(part).await?);
@@ -149,7 +153,9 @@ async fn drive(
             scenario: scenario.clone(),
             servers: servers.clone(),
             room: means.target.room.clone(),
-            auths: users(scenario, part, parts).map(|user| target.auth(user)).collect(),
+            auths: members(&groups, part, parts)
+                .map(|place| target.auth(place.user))
+                .collect(),
         };
         orders.give(&order).await?;
         all.push(orders);

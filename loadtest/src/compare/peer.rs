@@ -219,7 +219,7 @@ impl Servers {
                 from: source(0, user),
                 room: format!("room-{room}").into(),
                 auth: Arc::from(auth.to_string()),
-                reads: None,
+                slow: None,
             }
         };
         (0..rooms * members).map(seat).collect()

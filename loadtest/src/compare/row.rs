@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::peer::{Peer, Placement, Servers};
 use crate::deployment::plan::display_as_value;
 use crate::fleet::tally::Percentiles;
-use crate::fleet::{Fleet, Seat, Talk, Verdict};
+use crate::fleet::{Curve, Fleet, Seat, Talk, Verdict};
 use crate::flood::proc::used;
 
 /// How long what is under way may take to arrive.
@@ -164,7 +164,8 @@ pub struct Cost {
 pub async fn talk(fleet: &Fleet, servers: &Servers, rate: f64, lasts: Duration) -> io::Result<Cost> {
     let tally = fleet.tally();
     let talk = |lasts, seed| Talk {
-        rate,
+        members: 0..fleet.members().len(),
+        rate: Curve::flat(rate),
         lasts,
         bytes: BYTES,
         poisson: true,

@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use super::mark::Mark;
+use super::pace::Pace;
 use super::tally::Tally;
 use super::view::{Seen, View};
 use super::wire::{self, Frame};
@@ -21,13 +21,9 @@ use super::wire::{self, Frame};
 /// From dialling to the answer to `join`; a server that is slower than this is not usable.
 const ENTRY_MAX: Duration = Duration::from_secs(30);
 /// What one read takes; most events are smaller.
-const READ: usize = 2048;
-/// What the system keeps for one that reads slowly, bytes: a large buffer would read for it.
-const SLOW_BUFFER: u32 = 4096;
-/// The head of the answer to an upgrade.
-const HEAD_MAX: usize = 16 * 1024;
-/// The ack id of `join`; messages have their number and more.
-const JOIN_ACK: u32 = 0;
+pub(super) const READ: usize = 2048;
+/// How long a slow reader stays away when the server has let it go.
+const BACK_AFTER: Duration = Duration::from_secs(1);
 
 /// Where a member sits.
 #[derive(Clone, Debug)]
@@ -40,8 +36,8 @@ pub struct Seat {
     pub room: Arc<str>,
     /// The payload of CONNECT, JSON.
     pub auth: Arc<str>,
-    /// How fast it reads once it is in its room, bytes a second; `None`: as fast as it can.
-    pub reads: Option<u32>,
+    /// Bytes a second that it reads, where it reads slowly.
+    pub slow: Option<u64>,
 }
 
 /// A member of the fleet.
@@ -54,6 +50,8 @@ pub struct Member {
     tally: Arc<Tally>,
     writer: tokio::sync::Mutex<Option<OwnedWriteHalf>>,
     joined: AtomicBool,
+    /// From the start of its task to its end, also while a slow reader is on its way back.
+    staying: AtomicBool,
     /// It leaves on purpose.
     leaving: AtomicBool,
     sent: AtomicU32,
@@ -62,13 +60,14 @@ pub struct Member {
     /// Messages that were refused, or whose connection broke before their ack: nobody must have them.
     refused: Mutex<HashSet<u32>>,
     view: Mutex<View>,
+    pace: Option<Pace>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn broken(what: impl Into<String>) -> io::Error {
+pub(super) fn broken(what: impl Into<String>) -> io::Error {
     io::Error::other(what.into())
 }
 
@@ -76,10 +75,12 @@ impl Member {
     pub(super) fn new(index: u32, seat: Seat, tally: Arc<Tally>) -> Self {
         Self {
             index,
+            pace: seat.slow.map(Pace::new),
             seat,
             tally,
             writer: tokio::sync::Mutex::new(None),
             joined: AtomicBool::new(false),
+            staying: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             sent: AtomicU32::new(0),
             open: Mutex::default(),
@@ -88,9 +89,32 @@ impl Member {
         }
     }
 
+    /// Whether it reads slowly, or did: it does not write, and its latencies do not count.
+    pub fn is_slow(&self) -> bool {
+        self.pace.is_some()
+    }
+
+    /// A slow reader reads as others do from now on.
+    pub(super) fn wake(&self) {
+        if let Some(pace) = &self.pace {
+            pace.wake();
+        }
+    }
+
     /// Whether it is in its room.
     pub fn is_joined(&self) -> bool {
         self.joined.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has a task: it is in its room, or on its way there.
+    pub(super) fn is_staying(&self) -> bool {
+        self.staying.load(Ordering::Relaxed)
+    }
+
+    /// Before its task starts: `false` when it has one already.
+    pub(super) fn may_stay(&self) -> bool {
+        self.leaving.store(false, Ordering::Relaxed);
+        !self.staying.swap(true, Ordering::Relaxed)
     }
 
     /// How many messages it has sent.
@@ -120,12 +144,22 @@ impl Member {
         lost.filter(|number| sender.was_acked(*number)).count() as u64
     }
 
-    /// Connects, joins, and stays until the connection ends; `entered` is told when it is in its room.
+    /// Connects, joins, and stays until the connection ends; `entered` is told when it is in its room. A slow reader comes
+    /// back until it leaves on purpose.
     pub(super) async fn stay(self: &Arc<Self>, entered: impl FnOnce()) {
-        self.leaving.store(false, Ordering::Relaxed);
+        self.stay_once(entered).await;
+        while self.is_slow() && !self.leaving.load(Ordering::Relaxed) {
+            sleep(BACK_AFTER).await;
+            self.stay_once(|| ()).await;
+        }
+        self.staying.store(false, Ordering::Relaxed);
+    }
+
+    async fn stay_once(self: &Arc<Self>, entered: impl FnOnce()) {
         let outcome = self.live(entered).await;
         *self.writer.lock().await = None;
-        if self.joined.swap(false, Ordering::Relaxed) {
+        let was_in = self.joined.swap(false, Ordering::Relaxed);
+        if was_in {
             self.tally.joined.fetch_sub(1, Ordering::Relaxed);
         }
         // Nobody can know what became of them; their copies are judged where they come.
@@ -134,11 +168,12 @@ impl Member {
         if self.leaving.load(Ordering::Relaxed) {
             return;
         }
-        self.tally.dropped.fetch_add(1, Ordering::Relaxed);
-        if self.seat.reads.is_some() {
-            self.tally.slow_cut.fetch_add(1, Ordering::Relaxed);
+        if was_in && self.is_slow() {
+            // The server may let it go.
+            self.tally.slow_dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        self.tally.dropped.fetch_add(1, Ordering::Relaxed);
         let why = outcome.map_or_else(|error| error.to_string(), |()| "the server closed".to_owned());
         self.tally.refused(&why);
     }
@@ -175,83 +210,19 @@ impl Member {
                 // A page of history is not kept for the life of the socket.
                 buffer = BytesMut::new();
             }
+            let portion = match &self.pace {
+                Some(pace) => pace.portion(READ as u64).await,
+                None => READ as u64,
+            };
             buffer.reserve(READ);
-            let read = reader.read_buf(&mut buffer).await?;
-            if read == 0 {
+            if (&mut reader).take(portion).read_buf(&mut buffer).await? == 0 {
                 return Ok(());
-            }
-            if let Some(rate) = self.seat.reads
-                && !self.tally.hurry.load(Ordering::Relaxed)
-            {
-                sleep(Duration::from_secs_f64(read as f64 / f64::from(rate))).await;
-            }
-        }
-    }
-
-    async fn open_websocket(&self, buffer: &mut BytesMut) -> io::Result<TcpStream> {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind(SocketAddr::new(self.seat.from.into(), 0))?;
-        if self.seat.reads.is_some() {
-            socket.set_recv_buffer_size(SLOW_BUFFER)?;
-        }
-        let mut stream = socket.connect(self.seat.server).await?;
-        stream.set_nodelay(true)?;
-        let request = format!(
-            "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            self.seat.server
-        );
-        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await?;
-        loop {
-            if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
-                let head = buffer.split_to(end + 4);
-                let status = head[..].split(|byte: &u8| *byte == b' ').nth(1).unwrap_or_default();
-                if status == b"101" {
-                    return Ok(stream);
-                }
-                return Err(broken(format!("HTTP {}", String::from_utf8_lossy(status))));
-            }
-            if buffer.len() > HEAD_MAX || stream.read_buf(buffer).await? == 0 {
-                return Err(broken("no answer to the upgrade"));
-            }
-        }
-    }
-
-    /// From the open packet to the answer to `join`.
-    async fn enter(&self, reader: &mut (impl tokio::io::AsyncRead + Unpin), buffer: &mut BytesMut) -> io::Result<()> {
-        let join = format!(r#"42{JOIN_ACK}["join",{{"roomID":"{}"}}]"#, self.seat.room);
-        loop {
-            while let Some(frame) = wire::next(buffer)? {
-                let Frame::Text(packet) = &frame else {
-                    if !self.take(frame).await? {
-                        return Err(broken("closed before the join"));
-                    }
-                    continue;
-                };
-                if packet.starts_with(b"0") {
-                    self.write(&wire::text(&format!("40{}", self.seat.auth))).await?;
-                } else if packet.starts_with(b"40") {
-                    self.write(&wire::text(&join)).await?;
-                } else if packet.starts_with(b"44") {
-                    return Err(broken(format!("refused: {}", code(packet))));
-                } else if packet.starts_with(b"430[") {
-                    return match is_ok(packet) {
-                        true => Ok(()),
-                        false => Err(broken(format!("join: {}", code(packet)))),
-                    };
-                } else if !self.take(frame).await? {
-                    return Err(broken("closed before the join"));
-                }
-            }
-            buffer.reserve(READ);
-            if reader.read_buf(buffer).await? == 0 {
-                return Err(broken("closed before the join"));
             }
         }
     }
 
     /// Handles a frame; `false` when it ends the connection.
-    async fn take(&self, frame: Frame) -> io::Result<bool> {
+    pub(super) async fn take(&self, frame: Frame) -> io::Result<bool> {
         match frame {
             Frame::Text(packet) => match &packet[..] {
                 b"2" => self.write(&wire::text("3")).await?,
@@ -271,8 +242,8 @@ impl Member {
         if event.starts_with(br#"["message","#) {
             let Some((mark, _)) = Mark::find(event) else { return };
             let now = self.tally.clock.now();
-            if self.seat.reads.is_none() {
-                self.tally.received.fetch_add(1, Ordering::Relaxed);
+            self.tally.received.fetch_add(1, Ordering::Relaxed);
+            if !self.is_slow() {
                 self.tally.delivery.record(self.index, now.saturating_sub(mark.meant));
             }
             match lock(&self.view).note(mark) {
@@ -335,7 +306,7 @@ impl Member {
         tokio::io::AsyncWriteExt::write_all(writer, &wire::text(&packet)).await
     }
 
-    async fn write(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) async fn write(&self, bytes: &[u8]) -> io::Result<()> {
         match self.writer.lock().await.as_mut() {
             Some(writer) => tokio::io::AsyncWriteExt::write_all(writer, bytes).await,
             None => Err(io::ErrorKind::NotConnected.into()),
@@ -344,12 +315,12 @@ impl Member {
 }
 
 /// Whether an ack says yes; servers without a word on it confirm by answering.
-fn is_ok(ack: &[u8]) -> bool {
+pub(super) fn is_ok(ack: &[u8]) -> bool {
     !contains(ack, br#""ok":false"#)
 }
 
 /// The error code in a packet, or its beginning.
-fn code(packet: &[u8]) -> String {
+pub(super) fn code(packet: &[u8]) -> String {
     const NAME: &[u8] = br#""code":""#;
     let from = packet.windows(NAME.len()).position(|part| part == NAME);
     let text = from.map_or(packet, |from| &packet[from + NAME.len()..]);

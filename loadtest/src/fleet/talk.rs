@@ -1,5 +1,6 @@
 //! Messages at a set rate, whatever the server does: each is due at its own moment, and late ones count from there.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
 use super::Fleet;
+use super::curve::Curve;
 use super::member::Member;
 use crate::chaos::Rng;
 
@@ -16,10 +18,12 @@ const TICK: Duration = Duration::from_millis(1);
 const WAITING_MAX: usize = 10_000;
 
 /// What is said.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Talk {
+    /// Who may write, of those who do.
+    pub members: Range<usize>,
     /// Messages a second, of all together.
-    pub rate: f64,
+    pub rate: Curve,
     /// For how long.
     pub lasts: Duration,
     /// Bytes of a message's text.
@@ -35,8 +39,9 @@ impl Fleet {
     ///
     /// A socket that does not take its message holds up nobody: it waits apart, and its message counts from when it was due.
     pub async fn talk(&self, talk: Talk) {
-        let mut writers: Vec<&Arc<Member>> = self.writers.iter().map(|index| &self.members[*index]).collect();
-        if writers.is_empty() || talk.rate <= 0.0 {
+        let writers = self.writers.iter().filter(|index| talk.members.contains(index));
+        let mut writers: Vec<&Arc<Member>> = writers.map(|index| &self.members[*index]).collect();
+        if writers.is_empty() {
             return;
         }
         let mut rng = Rng::new(talk.seed);
@@ -44,22 +49,23 @@ impl Fleet {
             writers.swap(index, rng.below(index + 1));
         }
         let mut gaps = Gaps {
-            even: 1.0 / talk.rate,
             poisson: talk.poisson,
             rng,
         };
         let waiting = Arc::new(Semaphore::new(WAITING_MAX));
         let (began, epoch) = (Instant::now(), self.tally.clock.now());
-        let (mut due, mut next) = (gaps.next(), 0);
-        while due < talk.lasts.as_secs_f64() {
-            while due <= began.elapsed().as_secs_f64() && due < talk.lasts.as_secs_f64() {
+        let lasts = talk.lasts.as_secs_f64();
+        let mut after = |due: f64| talk.rate.after(due, gaps.next()).unwrap_or(f64::INFINITY);
+        let (mut due, mut next) = (after(0.0), 0);
+        while due < lasts {
+            while due <= began.elapsed().as_secs_f64() && due < lasts {
                 // Who is away at the moment does not write.
                 let mut others = (0..writers.len()).map(|step| (next + step) % writers.len());
                 let writer = others.find(|index| writers[*index].is_joined()).unwrap_or(next);
                 next = (writer + 1) % writers.len();
                 let writer = writers[writer].clone();
                 let meant = epoch + (due * 1e6) as u64;
-                due += gaps.next();
+                due = after(due);
                 match waiting.clone().try_acquire_owned() {
                     Ok(place) => self.send_apart(writer, meant, talk.bytes, place).await,
                     Err(_) => self.tally.refused("not sent: too many sends wait"),
@@ -88,9 +94,8 @@ impl Fleet {
     }
 }
 
-/// The pauses between messages, seconds.
+/// How far messages are apart, in mean distances.
 struct Gaps {
-    even: f64,
     poisson: bool,
     rng: Rng,
 }
@@ -98,11 +103,11 @@ struct Gaps {
 impl Gaps {
     fn next(&mut self) -> f64 {
         if !self.poisson {
-            return self.even;
+            return 1.0;
         }
         // Exponential, from a number in (0, 1].
         let uniform = (self.rng.below(1 << 30) + 1) as f64 / f64::from(1 << 30);
-        -uniform.ln() * self.even
+        -uniform.ln()
     }
 }
 
@@ -113,15 +118,14 @@ mod tests {
     #[test]
     fn random_pauses_have_the_mean_of_even_ones() {
         let mut gaps = Gaps {
-            even: 0.01,
             poisson: true,
             rng: Rng::new(1),
         };
         let pauses: Vec<f64> = (0..20_000).map(|_| gaps.next()).collect();
         let mean = pauses.iter().sum::<f64>() / pauses.len() as f64;
-        assert!((0.0097..0.0103).contains(&mean), "{mean}");
+        assert!((0.97..1.03).contains(&mean), "{mean}");
         // An even pace has no pause of twice its length; this one has a share of e^-2.
-        let long = pauses.iter().filter(|pause| **pause > 0.02).count();
+        let long = pauses.iter().filter(|pause| **pause > 2.0).count();
         assert!((2400..3000).contains(&long), "{long}");
     }
 }

@@ -1,7 +1,7 @@
 //! What a fleet counts: totals, latencies, and a line for each second.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -95,10 +95,10 @@ pub struct Tally {
     pub joined: AtomicU64,
     /// Connections that ended although nobody here ended them.
     pub dropped: AtomicU64,
-    /// The same of those that read slowly, which a server must not wait for.
-    pub slow_cut: AtomicU64,
-    /// From now on those that read slowly read as fast as they can: it is settled what they have.
-    pub hurry: AtomicBool,
+    /// Members that left on purpose, to come back.
+    pub left: AtomicU64,
+    /// Connections of slow readers that the server ended.
+    pub slow_dropped: AtomicU64,
     /// From the moment that a message was meant to go to its ack.
     pub ack: Latencies,
     /// From the same moment to a member.
@@ -136,6 +136,8 @@ impl Tally {
             disordered: get(&self.disordered),
             joined: get(&self.joined),
             dropped: get(&self.dropped),
+            slow_dropped: get(&self.slow_dropped),
+            left: get(&self.left),
             refused: lock(&self.refusals).values().sum(),
         }
     }
@@ -152,6 +154,10 @@ pub struct Totals {
     pub disordered: u64,
     pub joined: u64,
     pub dropped: u64,
+    #[serde(default)]
+    pub slow_dropped: u64,
+    #[serde(default)]
+    pub left: u64,
     pub refused: u64,
 }
 
@@ -165,6 +171,8 @@ impl std::iter::Sum for Totals {
             disordered: sum.disordered + one.disordered,
             joined: sum.joined + one.joined,
             dropped: sum.dropped + one.dropped,
+            slow_dropped: sum.slow_dropped + one.slow_dropped,
+            left: sum.left + one.left,
             refused: sum.refused + one.refused,
         })
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::result::{Point, RunResult};
+use super::scenario::Scenario;
 
 /// Size of a chart, px.
 const WIDTH: f64 = 560.0;
@@ -51,14 +52,13 @@ pub fn page(results: &[RunResult]) -> String {
         let scenario = &result.scenario;
         let _written = write!(
             text,
-            "<p>{}: {} sockets in {} rooms on {} nodes, {} messages a second for {} s, {} bytes each; {}</p>",
+            "<p>{}: {} sockets in {} rooms on {} nodes for {} s, {}; {}</p>",
             escape(&scenario.about),
             scenario.sockets(),
-            scenario.rooms,
+            scenario.all_rooms(),
             scenario.nodes,
-            scenario.rate,
             scenario.lasts,
-            scenario.bytes,
+            escape(&talk(scenario)),
             escape(&result.machine)
         );
         let complaints = result.complaints();
@@ -239,6 +239,26 @@ fn short(value: f64) -> String {
         _ if value >= 10.0 => format!("{value:.0}"),
         _ => format!("{value:.2}"),
     }
+}
+
+/// What is said in the rooms.
+fn talk(scenario: &Scenario) -> String {
+    let groups = scenario.groups();
+    let talk = groups.iter().map(|group| {
+        let name = if group.name.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", group.name)
+        };
+        let most = group.rates.iter().fold(group.rate, |most, (_, rate)| most.max(*rate));
+        let most = if group.rates.is_empty() {
+            format!("{most}")
+        } else {
+            format!("up to {most}")
+        };
+        format!("{name}{most} messages a second of {} bytes", group.bytes)
+    });
+    talk.collect::<Vec<_>>().join(", ")
 }
 
 fn escape(text: &str) -> String {

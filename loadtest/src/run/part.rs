@@ -4,17 +4,19 @@
 //! [`Said`] out.
 
 use std::io::{self, Write as _};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::crowd::Crowd;
+use super::group::{Group, Place, places};
 use super::scenario::Scenario;
 use super::target::source;
 use crate::fleet::tally::{Tally, Totals, histogram};
-use crate::fleet::{Fleet, Seat, Talk, Verdict};
+use crate::fleet::{Fleet, Seat, Verdict};
 
 /// How long what is under way may take to arrive.
 const SETTLED_MAX: Duration = Duration::from_secs(20);
@@ -68,15 +70,17 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What was refused, by reason.
     pub refusals: std::collections::BTreeMap<String, u64>,
-    /// Connections of slow readers that were cut.
+    /// Slow readers.
     #[serde(default)]
-    pub slow_cut: u64,
+    pub slow_readers: u64,
+    /// Those of them that were not in their rooms at the end.
+    #[serde(default)]
+    pub slow_away: u64,
 }
 
-/// Which sockets a part has, by user: the rooms are dealt out, so that what is said in one is judged in one place.
-pub fn users(scenario: &Scenario, part: u32, parts: u32) -> impl Iterator<Item = u32> {
-    let rooms = scenario.rooms;
-    (0..scenario.sockets()).filter(move |user| user % rooms % parts == part)
+/// Which members a part has, group after group: the rooms are dealt out, so that what is said in one is judged in one place.
+pub fn members(groups: &[Group], part: u32, parts: u32) -> impl Iterator<Item = Place> {
+    places(groups).filter(move |place| place.room % parts == part)
 }
 
 fn say(said: &Said) -> io::Result<()> {
@@ -107,24 +111,22 @@ pub async fn serve() -> io::Result<()> {
     let order = orders.next_line().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let order: Order = serde_json::from_str(&order)?;
     let scenario = &order.scenario;
+    let groups = scenario.groups();
+    let places: Vec<Place> = members(&groups, order.part, order.parts).collect();
     // The members of a room sit on different nodes, and each node has as many as the others.
-    let server =
-        |user: u32| order.servers[(user / scenario.rooms + user % scenario.rooms) as usize % order.servers.len()];
-    let seat = |(user, auth): (u32, &String)| Seat {
-        server: server(user),
-        from: source(server(user), u8::try_from(order.part % 200).unwrap_or(0), user),
-        room: order.room.replace("{}", &(user % scenario.rooms).to_string()).into(),
+    let server = |place: &Place| order.servers[(place.member + place.room) as usize % order.servers.len()];
+    let seat = |(place, auth): (&Place, &String)| Seat {
+        server: server(place),
+        from: source(server(place), u8::try_from(order.part % 200).unwrap_or(0), place.user),
+        room: order.room.replace("{}", &place.room.to_string()).into(),
         auth: auth.as_str().into(),
-        reads: scenario.reads(user),
+        slow: groups[place.group].slow(place.room_of_group, place.member),
     };
-    let seats: Vec<Seat> = users(scenario, order.part, order.parts)
-        .zip(&order.auths)
-        .map(seat)
-        .collect();
+    let seats: Vec<Seat> = places.iter().zip(&order.auths).map(seat).collect();
     let share = seats.len() as f64 / f64::from(scenario.sockets());
     let connects = scenario.connects_per_second * share;
-    let writes: Vec<bool> = seats.iter().map(|seat| seat.reads.is_none()).collect();
-    let fleet = Fleet::new(seats, |index| writes[index]);
+    let slow: Vec<bool> = seats.iter().map(|seat| seat.slow.is_some()).collect();
+    let fleet = Fleet::new(seats, |index| !slow[index]);
     let tally = fleet.tally().clone();
 
     let seconds = async {
@@ -141,23 +143,29 @@ pub async fn serve() -> io::Result<()> {
         say(&Said::Joined)?;
         // All parts begin together.
         orders.next_line().await?;
-        let talk = |lasts, seed| Talk {
-            rate: scenario.rate * share,
-            lasts: Duration::from_secs(lasts),
-            bytes: scenario.bytes,
-            poisson: scenario.poisson,
-            seed: seed + u64::from(order.part),
-        };
-        fleet.talk(talk(scenario.warm_up, 100)).await;
-        let half = scenario.lasts / 2;
-        stay(&fleet, talk(half, 1)).await;
+        let crowds = groups.iter().enumerate().map(|(index, group)| {
+            let begin = places.partition_point(|place| place.group < index);
+            let end = places.partition_point(|place| place.group <= index);
+            Crowd {
+                group,
+                fleet: &fleet,
+                members: begin..end,
+                seed: u64::from(order.part) + index as u64 * 1000,
+            }
+        });
+        let crowds: Vec<Crowd<'_>> = crowds.collect();
         let storm = async {
+            sleep(Duration::from_secs(scenario.warm_up + scenario.lasts / 2)).await;
             if scenario.cut > 0.0 {
-                fleet.cut((fleet.members().len() as f64 * scenario.cut) as usize).await;
+                join_all(crowds.iter().map(|crowd| crowd.cut(scenario.cut))).await;
                 fleet.connect(connects).await;
             }
         };
-        tokio::join!(storm, stay(&fleet, talk(scenario.lasts - half, 2)));
+        let (warm_up, lasts) = (
+            Duration::from_secs(scenario.warm_up),
+            Duration::from_secs(scenario.lasts),
+        );
+        tokio::join!(storm, join_all(crowds.iter().map(|crowd| crowd.live(warm_up, lasts))));
         Ok::<_, io::Error>(fleet.settle(SETTLED_MAX).await)
     };
     let verdict = tokio::select! {
@@ -165,18 +173,15 @@ pub async fn serve() -> io::Result<()> {
         failed = seconds => return failed,
     };
     say(&Said::Second(second(&tally)))?;
+    let (slow_readers, slow_away) = fleet.slow_readers();
     say(&Said::Done(Outcome {
         verdict,
+        slow_readers,
+        slow_away,
         refusals: tally.refusals(),
-        slow_cut: tally.slow_cut.load(Ordering::Relaxed),
     }))?;
     fleet.leave().await;
     Ok(())
-}
-
-async fn stay(fleet: &Fleet, talk: Talk) {
-    let lasts = talk.lasts;
-    tokio::join!(fleet.talk(talk), tokio::time::sleep(lasts));
 }
 
 /// Recorded latencies as a histogram again.

@@ -57,9 +57,12 @@ pub struct RunResult {
     pub verdict: Verdict,
     /// What was refused, by reason.
     pub refusals: BTreeMap<String, u64>,
-    /// How often slow readers were cut.
+    /// Members that read slowly.
     #[serde(default)]
-    pub slow_cut: u64,
+    pub slow_readers: u64,
+    /// Those of them that were not back in their rooms at the end.
+    #[serde(default)]
+    pub slow_away: u64,
     /// Processes that ended by themselves.
     pub ended: Vec<String>,
     #[serde(skip)]
@@ -115,7 +118,8 @@ impl RunResult {
             connect: Percentiles::default(),
             verdict: Verdict::default(),
             refusals: BTreeMap::new(),
-            slow_cut: 0,
+            slow_readers: 0,
+            slow_away: 0,
             ended: Vec::new(),
             live: Live { cpu, ..Live::default() },
         }
@@ -169,7 +173,8 @@ impl RunResult {
         self.verdict.doubled += outcome.verdict.doubled;
         self.verdict.disordered += outcome.verdict.disordered;
         self.verdict.unanswered += outcome.verdict.unanswered;
-        self.slow_cut += outcome.slow_cut;
+        self.slow_readers += outcome.slow_readers;
+        self.slow_away += outcome.slow_away;
         for (why, count) in &outcome.refusals {
             *self.refusals.entry(why.clone()).or_default() += count;
         }
@@ -241,6 +246,12 @@ impl RunResult {
         if joined < u64::from(self.scenario.sockets()) {
             complaints.push(format!("{joined} of {} sockets joined", self.scenario.sockets()));
         }
+        if self.slow_away > 0 {
+            complaints.push(format!(
+                "{} of {} slow readers did not come back",
+                self.slow_away, self.slow_readers
+            ));
+        }
         let refused: u64 = self.refusals.values().sum();
         if refused > limits.refused {
             complaints.push(format!(
@@ -305,9 +316,7 @@ impl RunResult {
                 times.p50, times.p90, times.p99, times.p999, times.max, times.count
             );
         }
-        let _written = if !self.measured {
-            writeln!(text, "  memory    not measured")
-        } else {
+        let _written = if self.measured {
             writeln!(
                 text,
                 "  memory    {:.0} MiB before, {:.0} with all in, {:.0} at the end: {:.1} KiB a socket",
@@ -316,10 +325,18 @@ impl RunResult {
                 self.memory_mib(),
                 self.per_socket_kib()
             )
+        } else {
+            writeln!(text, "  memory    not measured")
         };
-        if let Some(slow) = self.scenario.slow {
-            let sockets = slow.members * self.scenario.rooms;
-            let _written = writeln!(text, "  slow      {sockets} readers, cut {} times", self.slow_cut);
+        if totals.left > 0 {
+            let _written = writeln!(text, "  churn     {} left and came back", totals.left);
+        }
+        if self.slow_readers > 0 {
+            let _written = writeln!(
+                text,
+                "  slow      {} readers, {} times let go by a node, {} away at the end",
+                self.slow_readers, totals.slow_dropped, self.slow_away
+            );
         }
         let complaints = self.complaints();
         for complaint in &complaints {
@@ -363,9 +380,11 @@ mod tests {
         broken.verdict.lost = 2;
         broken.refusals.insert("rate_limited".to_owned(), 2);
         broken.points[2].totals.joined = 5;
+        (broken.slow_readers, broken.slow_away) = (4, 1);
         let complaints = broken.complaints();
         assert_eq!(complaints[0], "2 messages never came");
-        assert!(complaints[1].starts_with("2 refused, limit 1"), "{complaints:?}");
+        assert_eq!(complaints[1], "1 of 4 slow readers did not come back");
+        assert!(complaints[2].starts_with("2 refused, limit 1"), "{complaints:?}");
         for point in &mut broken.points {
             point.totals.joined = 5;
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::group::{Group, SlowReaders, away, bytes, yes};
 use crate::harness::HarnessError;
 
 /// A load test.
@@ -16,20 +17,34 @@ pub struct Scenario {
     #[serde(default = "one")]
     pub nodes: u16,
     /// Rooms.
+    #[serde(default)]
     pub rooms: u32,
     /// Members of each room, spread over the nodes.
+    #[serde(default)]
     pub members: u32,
+    /// Rooms of several kinds; what they say is not said of the whole.
+    #[serde(default)]
+    pub groups: Vec<Group>,
     /// Sockets that connect in a second, all together.
     pub connects_per_second: f64,
     /// Messages a second in all rooms together; 0: nobody writes.
     #[serde(default)]
     pub rate: f64,
+    /// The same over time, instead of `rate`: `[second of the talk, messages a second]`, with straight lines between.
+    #[serde(default)]
+    pub rates: Vec<(f64, f64)>,
     /// Bytes of a message's text.
     #[serde(default = "bytes")]
     pub bytes: usize,
     /// Whether messages are due at random (Poisson) instead of evenly.
     #[serde(default = "yes")]
     pub poisson: bool,
+    /// Members that leave in a second, all together; they come back.
+    #[serde(default)]
+    pub churn: f64,
+    /// Seconds for which who leaves is away.
+    #[serde(default = "away")]
+    pub away: f64,
     /// Seconds of talk before anything counts.
     #[serde(default)]
     pub warm_up: u64,
@@ -38,22 +53,11 @@ pub struct Scenario {
     /// Share of the sockets whose connections are broken half-way, all at once; they come back at `connects_per_second`.
     #[serde(default)]
     pub cut: f64,
-    /// Members that read slowly, and write nothing: the node may make nobody else wait for them.
-    #[serde(default)]
-    pub slow: Option<Slow>,
+    /// Members that read slowly.
+    pub slow_readers: Option<SlowReaders>,
     /// What it demands beside that every acked message comes once and in order.
     #[serde(default)]
     pub limits: Limits,
-}
-
-/// Members that read slowly.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Slow {
-    /// How many of each room.
-    pub members: u32,
-    /// How fast each reads, bytes a second.
-    pub bytes_per_second: u32,
 }
 
 /// What a run may not exceed; what is not named has no limit.
@@ -79,16 +83,10 @@ fn one() -> u16 {
     1
 }
 
-fn bytes() -> usize {
-    80
-}
-
-fn yes() -> bool {
-    true
-}
-
 /// Sockets of a run: beyond it the tokens alone are a gigabyte.
 const SOCKETS_MAX: u64 = 1_000_000;
+/// Groups of a run: more kinds of rooms nobody tells apart.
+const GROUPS_MAX: usize = 100;
 
 impl Scenario {
     /// Reads a file.
@@ -101,8 +99,23 @@ impl Scenario {
     }
 
     fn check(&self) -> Result<(), String> {
-        let sockets = u64::from(self.rooms) * u64::from(self.members);
-        if sockets == 0 || sockets > SOCKETS_MAX {
+        let alone = self.whole();
+        if !self.groups.is_empty() && alone != Group::default_of_file() {
+            return Err("groups: say rooms, members and how they talk of each group, not of the whole".to_owned());
+        }
+        let groups = self.groups();
+        if groups.len() > GROUPS_MAX {
+            return Err(format!("groups: use at most {GROUPS_MAX}"));
+        }
+        for group in &groups {
+            let of = |error| match group.name.is_empty() {
+                true => error,
+                false => format!("group {}: {error}", group.name),
+            };
+            group.check().map_err(of)?;
+        }
+        let sockets: u64 = groups.iter().map(|group| u64::from(group.sockets())).sum();
+        if sockets > SOCKETS_MAX {
             return Err(format!("rooms × members is {sockets}; use 1 to {SOCKETS_MAX} sockets"));
         }
         if !(1..=32).contains(&self.nodes) {
@@ -111,35 +124,47 @@ impl Scenario {
         if !self.connects_per_second.is_finite() || self.connects_per_second <= 0.0 {
             return Err("connects_per_second: use a number above 0".to_owned());
         }
-        if !self.rate.is_finite() || self.rate < 0.0 {
-            return Err("rate: use messages a second, or 0 where nobody writes".to_owned());
-        }
         if !(0.0..=1.0).contains(&self.cut) {
             return Err("cut: use a share from 0 (nobody) to 1 (everybody)".to_owned());
-        }
-        if let Some(slow) = self.slow
-            && (slow.members >= self.members || slow.bytes_per_second == 0)
-        {
-            return Err("slow: use fewer than `members`, and at least 1 byte a second".to_owned());
         }
         if self.lasts == 0 {
             return Err("lasts: use seconds, at least 1".to_owned());
         }
-        if self.bytes > 4096 {
-            return Err("bytes: use at most 4096".to_owned());
-        }
         Ok(())
     }
 
-    /// How fast a user reads, where that is slowly.
-    pub fn reads(&self, user: u32) -> Option<u32> {
-        let slow = self.slow.filter(|slow| user / self.rooms < slow.members)?;
-        Some(slow.bytes_per_second)
+    /// The fields that a scenario without groups says of its only one.
+    fn whole(&self) -> Group {
+        Group {
+            name: String::new(),
+            rooms: self.rooms,
+            members: self.members,
+            rate: self.rate,
+            rates: self.rates.clone(),
+            bytes: self.bytes,
+            poisson: self.poisson,
+            churn: self.churn,
+            away: self.away,
+            slow_readers: self.slow_readers,
+        }
+    }
+
+    /// The groups; one where none is named.
+    pub fn groups(&self) -> Vec<Group> {
+        if self.groups.is_empty() {
+            return vec![self.whole()];
+        }
+        self.groups.clone()
     }
 
     /// Sockets in all.
     pub fn sockets(&self) -> u32 {
-        self.rooms * self.members
+        self.groups().iter().map(Group::sockets).sum()
+    }
+
+    /// Rooms in all.
+    pub fn all_rooms(&self) -> u32 {
+        self.groups().iter().map(|group| group.rooms).sum()
     }
 }
 
@@ -168,13 +193,26 @@ mod tests {
             Scenario::read(&file).map_err(|error| error.to_string())
         };
         assert_eq!(read(good).unwrap().sockets(), 6);
+        let groups =
+            "about: x\nconnects_per_second: 10\nlasts: 1\ngroups:\n  - {name: a, rooms: 2, members: 3, rate: 5}\n";
+        let two = read(&format!("{groups}  - {{name: b, rooms: 1, members: 9}}\n")).unwrap();
+        assert_eq!((two.sockets(), two.all_rooms()), (15, 3));
+        let error = read(&format!("{groups}  - {{name: b, rooms: 0, members: 9}}\n")).unwrap_err();
+        assert!(error.contains("group b: rooms"), "{error}");
         for (more, name) in [
             ("rat: 1\n", "rat"),
             ("rate: -1\n", "rate"),
             ("cut: 2\n", "cut"),
-            ("slow: {members: 3, bytes_per_second: 9}\n", "slow"),
             ("limits: {ack_p99: 3}\n", "ack_p99"),
             ("bytes: 100000\n", "bytes"),
+            ("rates: [[3, 1], [2, 1]]\n", "rates"),
+            ("rate: 1\nrates: [[3, 1]]\n", "instead of rate"),
+            ("churn: 1e-9\n", "churn"),
+            ("groups: [{name: x, rooms: 1, members: 1}]\n", "groups"),
+            (
+                "slow_readers: {share: 0.8, bytes_per_second: 1}\n",
+                "slow_readers.share",
+            ),
         ] {
             let error = read(&format!("{good}{more}")).unwrap_err();
             assert!(error.contains("scenario.yaml") && error.contains(name), "{error}");

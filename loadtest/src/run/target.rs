@@ -1,5 +1,6 @@
 //! What a load test is put on: a deployment of its own, or one that runs already.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::net::lookup_host;
 
+use super::group::places;
 use super::scenario::Scenario;
 use crate::deployment::{APP, Deployment, Durability, Plan, Topology};
 use crate::flood::proc::{Used, used};
@@ -91,6 +93,7 @@ impl TargetOptions {
             topology: Topology::Standalone,
             durability: Durability::Memory,
             nodes: scenario.nodes,
+            // Rooms of groups differ in size: they are made one by one.
             rooms: scenario.rooms,
             users: scenario.sockets(),
             workers: 1,
@@ -98,8 +101,22 @@ impl TargetOptions {
             // All clients come from this machine.
             settings: &[("GUARD_ALLOW", "127.0.0.0/8"), ("ROOMCAST_LOG", "warn")],
         };
-        Ok(Deployment::start(&plan, &binary, dir).await?)
+        let deployment = Deployment::start(&plan, &binary, dir).await?;
+        make_rooms(scenario, &deployment).await?;
+        Ok(deployment)
     }
+}
+
+/// The rooms of groups, with their members.
+async fn make_rooms(scenario: &Scenario, deployment: &Deployment) -> io::Result<()> {
+    let mut rooms: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for place in places(&scenario.groups) {
+        rooms.entry(place.room).or_default().push(place.user as usize);
+    }
+    for (room, users) in rooms {
+        deployment.create_room(&format!("room-{room}"), &users).await?;
+    }
+    Ok(())
 }
 
 impl Target {

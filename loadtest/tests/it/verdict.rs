@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use roomcast_load::compare::floor;
-use roomcast_load::fleet::{Fleet, Seat, Talk, Verdict, source};
+use roomcast_load::fleet::{Curve, Fleet, Seat, Talk, Verdict, source};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -94,14 +94,15 @@ async fn judged(fault: Fault) -> (Verdict, u64) {
         from: source(0, user),
         room: format!("room-{}", user % ROOMS).into(),
         auth: "{}".into(),
-        reads: None,
+        slow: None,
     };
     // One writer in a room: the first.
     let fleet = Fleet::new((0..ROOMS * MEMBERS).map(seat).collect(), |user| user < ROOMS as usize);
     fleet.connect(1000.0).await;
     assert_eq!(fleet.tally().totals().joined, u64::from(ROOMS * MEMBERS));
     let talk = Talk {
-        rate: 200.0,
+        members: 0..(ROOMS * MEMBERS) as usize,
+        rate: Curve::flat(200.0),
         lasts: Duration::from_millis(500),
         bytes: 80,
         poisson: false,
