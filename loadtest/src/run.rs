@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 pub use capacity::{CapacityOptions, capacity};
 use part::{Order, Said, users};
 pub use result::{Point, RunResult};
-pub use scenario::{Limits, Scenario};
+pub use scenario::{Limits, Scenario, schema};
 use target::TargetOptions;
 
 use crate::compare::machine;

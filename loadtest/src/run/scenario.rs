@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::harness::HarnessError;
 
 /// A load test.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
     /// What it is for.
@@ -47,7 +48,7 @@ pub struct Scenario {
 }
 
 /// Members that read slowly.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slow {
     /// How many of each room.
@@ -57,7 +58,7 @@ pub struct Slow {
 }
 
 /// What a run may not exceed; what is not named has no limit.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// From when a message was due to its ack.
@@ -73,6 +74,14 @@ pub struct Limits {
     pub memory_growth_mib: Option<f64>,
     /// Resident memory of all nodes at the end, for each socket, KiB.
     pub memory_per_socket_kib: Option<f64>,
+}
+
+/// What a scenario may say, as JSON Schema (2020-12), for editors and those who make scenarios.
+pub fn schema() -> String {
+    let mut schema = schemars::schema_for!(Scenario);
+    schema.insert("title".to_owned(), "A load test of roomcast-load".into());
+    // A value of texts and numbers.
+    format!("{:#}\n", schema.as_value())
 }
 
 fn one() -> u16 {
@@ -151,11 +160,39 @@ mod tests {
     fn every_scenario_that_comes_with_it_is_valid() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
         let mut count = 0;
-        for file in std::fs::read_dir(folder).unwrap() {
-            Scenario::read(&file.unwrap().path()).unwrap();
+        let mut files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        for file in files
+            .by_ref()
+            .filter(|file| file.extension().is_some_and(|end| end == "yaml"))
+        {
+            Scenario::read(&file).unwrap();
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(
+                text.starts_with("# yaml-language-server: $schema=schema.json\n"),
+                "{}",
+                file.display()
+            );
             count += 1;
         }
         assert!(count >= 6, "{count}");
+    }
+
+    #[test]
+    fn the_schema_beside_the_scenarios_is_up_to_date() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/schema.json");
+        let written = std::fs::read_to_string(&file).unwrap_or_default();
+        let hint = "write it anew: roomcast-load schema > loadtest/scenarios/schema.json";
+        assert_eq!(written, schema(), "{hint}");
+        // Every field is described: it is what an editor shows.
+        let schema: serde_json::Value = serde_json::from_str(&written).unwrap();
+        let all = [
+            &schema["properties"],
+            &schema["$defs"]["Limits"]["properties"],
+            &schema["$defs"]["Slow"]["properties"],
+        ];
+        for (name, field) in all.iter().flat_map(|fields| fields.as_object().unwrap()) {
+            assert!(field["description"].is_string() || field["$ref"].is_string(), "{name}");
+        }
     }
 
     #[test]
