@@ -126,7 +126,15 @@ impl Fleet {
         for member in self.members.iter().take(count) {
             member.leave().await;
         }
-        while self.members.iter().take(count).any(|member| member.is_joined()) {
+        for member in self.members.iter().take(count) {
+            self.part_with(member).await;
+        }
+    }
+
+    /// Breaks the connection of a member, and waits until that has ended.
+    pub async fn part_with(&self, member: &Member) {
+        member.leave().await;
+        while member.is_joined() {
             sleep(LOOK).await;
         }
     }

@@ -51,12 +51,12 @@ pub fn page(results: &[RunResult]) -> String {
         let scenario = &result.scenario;
         let _written = write!(
             text,
-            "<p>{}: {} sockets in {} rooms on {} nodes, {} messages a second for {} s, {} bytes each; {}</p>",
+            "<p>{}: {} sockets in {} rooms on {} nodes, up to {} messages a second for {} s, {} bytes each; {}</p>",
             escape(&scenario.about),
             scenario.sockets(),
             scenario.rooms,
             scenario.nodes,
-            scenario.rate,
+            scenario.peak_rate(),
             scenario.lasts,
             scenario.bytes,
             escape(&result.machine)

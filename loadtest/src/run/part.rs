@@ -4,6 +4,7 @@
 //! [`Said`] out.
 
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -141,23 +142,29 @@ pub async fn serve() -> io::Result<()> {
         say(&Said::Joined)?;
         // All parts begin together.
         orders.next_line().await?;
-        let talk = |lasts, seed| Talk {
-            rate: scenario.rate * share,
-            lasts: Duration::from_secs(lasts),
-            bytes: scenario.bytes,
-            poisson: scenario.poisson,
-            seed: seed + u64::from(order.part),
+        let talk = Talking {
+            fleet: &fleet,
+            scenario,
+            share,
+            part: order.part,
         };
-        fleet.talk(talk(scenario.warm_up, 100)).await;
-        let half = scenario.lasts / 2;
-        stay(&fleet, talk(half, 1)).await;
+        talk.during(0..scenario.warm_up).await;
+        let (begin, end) = (scenario.warm_up, scenario.warm_up + scenario.lasts);
+        let half = begin + scenario.lasts / 2;
         let storm = async {
             if scenario.cut > 0.0 {
                 fleet.cut((fleet.members().len() as f64 * scenario.cut) as usize).await;
                 fleet.connect(connects).await;
             }
         };
-        tokio::join!(storm, stay(&fleet, talk(scenario.lasts - half, 2)));
+        let all = async {
+            talk.during(begin..half).await;
+            tokio::join!(storm, talk.during(half..end));
+        };
+        tokio::select! {
+            () = all => {}
+            () = churn(&fleet, scenario.churn * share, connects) => {}
+        }
         Ok::<_, io::Error>(fleet.settle(SETTLED_MAX).await)
     };
     let verdict = tokio::select! {
@@ -174,9 +181,50 @@ pub async fn serve() -> io::Result<()> {
     Ok(())
 }
 
-async fn stay(fleet: &Fleet, talk: Talk) {
-    let lasts = talk.lasts;
-    tokio::join!(fleet.talk(talk), tokio::time::sleep(lasts));
+/// What a part has to say.
+struct Talking<'a> {
+    fleet: &'a Fleet,
+    scenario: &'a Scenario,
+    share: f64,
+    part: u32,
+}
+
+impl Talking<'_> {
+    /// Talks during these seconds of the test, and waits where nobody does.
+    async fn during(&self, seconds: Range<u64>) {
+        if self.scenario.rates.is_empty() {
+            return self.steady(seconds.start, seconds.end - seconds.start).await;
+        }
+        for second in seconds {
+            self.steady(second, 1).await;
+        }
+    }
+
+    async fn steady(&self, from: u64, seconds: u64) {
+        let lasts = Duration::from_secs(seconds);
+        let talk = Talk {
+            rate: self.scenario.rate_at(from as f64) * self.share,
+            lasts,
+            bytes: self.scenario.bytes,
+            poisson: self.scenario.poisson,
+            seed: 1 + from * 1000 + u64::from(self.part),
+        };
+        tokio::join!(self.fleet.talk(talk), tokio::time::sleep(lasts));
+    }
+}
+
+/// Lets sockets leave, so many a second, and come back; one after the other, whatever that does to the rate.
+async fn churn(fleet: &Fleet, rate: f64, connects: f64) {
+    if rate == 0.0 {
+        return std::future::pending().await;
+    }
+    let mut leaves = interval(Duration::from_secs_f64(1.0 / rate));
+    leaves.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for member in fleet.members().iter().cycle() {
+        leaves.tick().await;
+        fleet.part_with(member).await;
+        fleet.connect(connects).await;
+    }
 }
 
 /// Recorded latencies as a histogram again.

@@ -25,6 +25,10 @@ pub struct Scenario {
     /// Messages a second in all rooms together; 0: nobody writes.
     #[serde(default)]
     pub rate: f64,
+    /// Instead of `rate`: the rate at some seconds of the talk, as `[second, messages a second]`; between them it goes evenly from
+    /// one to the next.
+    #[serde(default)]
+    pub rates: Vec<(u64, f64)>,
     /// Bytes of a message's text.
     #[serde(default = "bytes")]
     pub bytes: usize,
@@ -39,6 +43,9 @@ pub struct Scenario {
     /// Share of the sockets whose connections are broken half-way, all at once; they come back at `connects_per_second`.
     #[serde(default)]
     pub cut: f64,
+    /// Sockets a second that leave while there is talk, and come back at once.
+    #[serde(default)]
+    pub churn: f64,
     /// Members that read slowly, and write nothing: the node may make nobody else wait for them.
     #[serde(default)]
     pub slow: Option<Slow>,
@@ -123,6 +130,16 @@ impl Scenario {
         if !self.rate.is_finite() || self.rate < 0.0 {
             return Err("rate: use messages a second, or 0 where nobody writes".to_owned());
         }
+        let is_usable = |(_, rate): &(u64, f64)| rate.is_finite() && *rate >= 0.0;
+        if !self.rates.is_sorted_by(|one, next| one.0 < next.0) || !self.rates.iter().all(is_usable) {
+            return Err("rates: use [second, messages a second], the seconds ascending".to_owned());
+        }
+        if !self.rates.is_empty() && self.rate > 0.0 {
+            return Err("rates: use either `rate` or `rates`".to_owned());
+        }
+        if !self.churn.is_finite() || self.churn < 0.0 || (self.churn > 0.0 && self.cut > 0.0) {
+            return Err("churn: use sockets a second, and not together with `cut`".to_owned());
+        }
         if !(0.0..=1.0).contains(&self.cut) {
             return Err("cut: use a share from 0 (nobody) to 1 (everybody)".to_owned());
         }
@@ -138,6 +155,24 @@ impl Scenario {
             return Err("bytes: use at most 4096".to_owned());
         }
         Ok(())
+    }
+
+    /// Messages a second at a moment of the talk, s.
+    pub fn rate_at(&self, at: f64) -> f64 {
+        let Some(next) = self.rates.iter().position(|(second, _)| *second as f64 > at) else {
+            return self.rates.last().map_or(self.rate, |(_, rate)| *rate);
+        };
+        let (to, after) = self.rates[next];
+        let Some((from, before)) = next.checked_sub(1).map(|last| self.rates[last]) else {
+            return after;
+        };
+        let share = (at - from as f64) / (to - from) as f64;
+        before + (after - before) * share
+    }
+
+    /// The most messages a second.
+    pub fn peak_rate(&self) -> f64 {
+        self.rates.iter().map(|(_, rate)| *rate).fold(self.rate, f64::max)
     }
 
     /// How fast a user reads, where that is slowly.
@@ -196,6 +231,18 @@ mod tests {
     }
 
     #[test]
+    fn rates_go_evenly_from_one_to_the_next() {
+        let with = |more: &str| -> Scenario {
+            let text = format!("about: x\nrooms: 1\nmembers: 2\nconnects_per_second: 10\nlasts: 1\n{more}");
+            serde_saphyr::from_str(&text).unwrap()
+        };
+        let day = with("rates: [[10, 20], [20, 100], [30, 0]]\n");
+        let at = [0.0, 10.0, 15.0, 20.0, 25.0, 30.0, 99.0].map(|at| day.rate_at(at));
+        assert_eq!(at, [20.0, 20.0, 60.0, 100.0, 50.0, 0.0, 0.0]);
+        assert_eq!(with("rate: 7\n").rate_at(3.0), 7.0);
+    }
+
+    #[test]
     fn a_wrong_scenario_names_the_field() {
         let folder = tempfile::tempdir().unwrap();
         let good = "about: x\nrooms: 2\nmembers: 3\nconnects_per_second: 10\nlasts: 1\n";
@@ -209,6 +256,9 @@ mod tests {
             ("rat: 1\n", "rat"),
             ("rate: -1\n", "rate"),
             ("cut: 2\n", "cut"),
+            ("rates: [[9, 1], [5, 1]]\n", "rates"),
+            ("rate: 2\nrates: [[0, 1]]\n", "either"),
+            ("churn: 1\ncut: 0.5\n", "churn"),
             ("slow: {members: 3, bytes_per_second: 9}\n", "slow"),
             ("limits: {ack_p99: 3}\n", "ack_p99"),
             ("bytes: 100000\n", "bytes"),
