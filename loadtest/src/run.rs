@@ -7,6 +7,7 @@ mod page;
 pub mod part;
 mod result;
 mod scenario;
+mod table;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,6 +33,7 @@ use crate::compare::machine;
 use crate::deployment::{APP, Deployment, Durability, Plan, Topology};
 use crate::flood::proc::{cpu_seconds, memory};
 use crate::harness::{HarnessError, Say, find_binary, run_in_folder};
+use crate::questions::model::Model;
 
 /// Sockets of one process: below the 20 000 files that many systems allow.
 const SOCKETS_PER_PROCESS: u32 = 15_000;
@@ -148,6 +150,13 @@ async fn drive(
     dir: &Path,
     say: Say,
 ) -> Result<RunResult, HarnessError> {
+    let model = match scenario.asks() {
+        true => Some(Model::start(scenario.model.pace()).await?),
+        false => None,
+    };
+    // All clients come from this machine.
+    let mut settings = vec![("GUARD_ALLOW", "127.0.0.0/8"), ("ROOMCAST_LOG", "warn")];
+    settings.extend(model.as_ref().map(|model| ("GPT_BASE_URL", model.url.as_str())));
     let plan = Plan {
         topology: Topology::Standalone,
         durability: Durability::Memory,
@@ -157,8 +166,7 @@ async fn drive(
         users: scenario.sockets(),
         workers: 1,
         proxied: false,
-        // All clients come from this machine.
-        settings: &[("GUARD_ALLOW", "127.0.0.0/8"), ("ROOMCAST_LOG", "warn")],
+        settings: &settings,
     };
     say.line(&format!("{name}: {}", scenario.about));
     let mut deployment = Deployment::start(&plan, binary, dir).await?;

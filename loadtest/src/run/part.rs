@@ -58,6 +58,9 @@ pub struct Second {
     pub delivery: Vec<(u64, u64)>,
     /// Latencies of connects.
     pub connect: Vec<(u64, u64)>,
+    /// Latencies of the first pieces of replies.
+    #[serde(default)]
+    pub first_delta: Vec<(u64, u64)>,
 }
 
 /// What became of a part.
@@ -97,6 +100,7 @@ fn second(tally: &Tally) -> Second {
         ack: counts(&tally.ack),
         delivery: counts(&tally.delivery),
         connect: counts(&tally.connect),
+        first_delta: counts(&tally.first_delta),
     }
 }
 

@@ -1,11 +1,13 @@
 //! What a load test does and what it demands, as a file says it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::group::{Group, SlowReaders, away, bytes, yes};
 use crate::harness::HarnessError;
+use crate::questions::model::Pace;
 
 /// A load test.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -39,6 +41,12 @@ pub struct Scenario {
     /// Whether messages are due at random (Poisson) instead of evenly.
     #[serde(default = "yes")]
     pub poisson: bool,
+    /// Share of the messages that are questions to the model.
+    #[serde(default)]
+    pub questions: f64,
+    /// How the model replies.
+    #[serde(default)]
+    pub model: Model,
     /// Members that leave in a second, all together; they come back.
     #[serde(default)]
     pub churn: f64,
@@ -60,6 +68,35 @@ pub struct Scenario {
     pub limits: Limits,
 }
 
+/// How the scripted model replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Model {
+    /// Words of a reply.
+    pub words: u32,
+    /// The pause before each, ms.
+    pub pause_ms: u64,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            words: 20,
+            pause_ms: 20,
+        }
+    }
+}
+
+impl Model {
+    /// As the model takes it.
+    pub(super) fn pace(self) -> Pace {
+        Pace {
+            words: self.words,
+            pause: Duration::from_millis(self.pause_ms),
+        }
+    }
+}
+
 /// What a run may not exceed; what is not named has no limit.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -70,6 +107,8 @@ pub struct Limits {
     pub delivery_p99_ms: Option<f64>,
     /// From dialling to the answer to `join`.
     pub connect_p99_ms: Option<f64>,
+    /// From when a question was due to the first piece of its reply; the model's own pause is part of it.
+    pub first_delta_p95_ms: Option<f64>,
     /// Messages, joins and connections that were refused or failed.
     #[serde(default)]
     pub refused: u64,
@@ -127,6 +166,9 @@ impl Scenario {
         if !(0.0..=1.0).contains(&self.cut) {
             return Err("cut: use a share from 0 (nobody) to 1 (everybody)".to_owned());
         }
+        if !(1..=10_000).contains(&self.model.words) || self.model.pause_ms > 10_000 {
+            return Err("model: use 1 to 10000 words and a pause_ms of at most 10000".to_owned());
+        }
         if self.lasts == 0 {
             return Err("lasts: use seconds, at least 1".to_owned());
         }
@@ -143,6 +185,7 @@ impl Scenario {
             rates: self.rates.clone(),
             bytes: self.bytes,
             poisson: self.poisson,
+            questions: self.questions,
             churn: self.churn,
             away: self.away,
             slow_readers: self.slow_readers,
@@ -155,6 +198,11 @@ impl Scenario {
             return vec![self.whole()];
         }
         self.groups.clone()
+    }
+
+    /// Whether anybody asks the model.
+    pub fn asks(&self) -> bool {
+        self.groups().iter().any(|group| group.questions > 0.0)
     }
 
     /// Sockets in all.
@@ -208,6 +256,8 @@ mod tests {
             ("rates: [[3, 1], [2, 1]]\n", "rates"),
             ("rate: 1\nrates: [[3, 1]]\n", "instead of rate"),
             ("churn: 1e-9\n", "churn"),
+            ("questions: 2\n", "questions"),
+            ("model: {words: 0}\n", "model"),
             ("groups: [{name: x, rooms: 1, members: 1}]\n", "groups"),
             (
                 "slow_readers: {share: 0.8, bytes_per_second: 1}\n",
