@@ -1,5 +1,6 @@
 //! A load test: a scenario against a deployment of its own, from as many processes as its sockets need, with a verdict.
 
+mod attack;
 mod capacity;
 mod crowd;
 mod group;
@@ -23,6 +24,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use attack::Attackers;
+pub use attack::{Flood, Kind};
 pub use capacity::{CapacityOptions, capacity};
 pub use group::{Group, SlowReaders};
 use part::{Order, Said, members};
@@ -31,6 +34,7 @@ pub use scenario::{Limits, Scenario};
 
 use crate::compare::machine;
 use crate::deployment::{APP, Deployment, Durability, Plan, Topology};
+use crate::flood::attack::User;
 use crate::flood::proc::{cpu_seconds, memory};
 use crate::harness::{HarnessError, Say, find_binary, run_in_folder};
 use crate::questions::model::Model;
@@ -154,8 +158,11 @@ async fn drive(
         true => Some(Model::start(scenario.model.pace()).await?),
         false => None,
     };
-    // All clients come from this machine.
-    let mut settings = vec![("GUARD_ALLOW", "127.0.0.0/8"), ("ROOMCAST_LOG", "warn")];
+    let mut settings = vec![("ROOMCAST_LOG", "warn")];
+    if scenario.floods.is_empty() {
+        // All clients come from this machine.
+        settings.push(("GUARD_ALLOW", "127.0.0.0/8"));
+    }
     settings.extend(model.as_ref().map(|model| ("GPT_BASE_URL", model.url.as_str())));
     let plan = Plan {
         topology: Topology::Standalone,
@@ -163,7 +170,7 @@ async fn drive(
         nodes: scenario.nodes,
         // Rooms of groups differ in size: they are made one by one.
         rooms: scenario.rooms,
-        users: scenario.sockets(),
+        users: scenario.sockets() + scenario.attackers(),
         workers: 1,
         proxied: false,
         settings: &settings,
@@ -171,6 +178,8 @@ async fn drive(
     say.line(&format!("{name}: {}", scenario.about));
     let mut deployment = Deployment::start(&plan, binary, dir).await?;
     make_rooms(scenario, &deployment).await?;
+    let attackers = make_attackers(scenario, &deployment).await?;
+    let mut attack = None;
     let pids: Vec<u32> = deployment.nodes.iter().filter_map(|node| node.process.pid()).collect();
     let servers: Result<Vec<SocketAddr>, _> = deployment
         .nodes
@@ -217,6 +226,7 @@ async fn drive(
                 if joined == parts {
                     result.begin(&pids)?;
                     say.line("the sockets are in their rooms; the talk begins");
+                    attack = Some(Attackers::start(&scenario.floods, &servers, attackers.clone()));
                     for part in &mut all {
                         part.orders.write_all(b"go\n").await?;
                     }
@@ -233,6 +243,10 @@ async fn drive(
                 }
             }
             Said::Done(outcome) => {
+                // The first part that is done has what it was owed under attack.
+                if let Some(attack) = attack.take() {
+                    result.attacks = attack.reports();
+                }
                 result.end(&outcome);
                 done += 1;
             }
@@ -262,6 +276,21 @@ async fn make_rooms(scenario: &Scenario, deployment: &Deployment) -> io::Result<
         deployment.create_room(&format!("room-{room}"), &users).await?;
     }
     Ok(())
+}
+
+/// The users of attackers, after those of everybody else, and the room that is theirs.
+async fn make_attackers(scenario: &Scenario, deployment: &Deployment) -> io::Result<Vec<User>> {
+    let users = scenario.sockets()..scenario.sockets() + scenario.attackers();
+    if !users.is_empty() {
+        let users: Vec<usize> = users.clone().map(|user| user as usize).collect();
+        deployment.create_room(attack::ROOM, &users).await?;
+    }
+    let user = |user: u32| User {
+        username: format!("user{user}"),
+        token: deployment.tokens[user as usize].clone(),
+        room: attack::ROOM.to_owned(),
+    };
+    Ok(users.map(user).collect())
 }
 
 fn auth(deployment: &Deployment, user: u32) -> String {

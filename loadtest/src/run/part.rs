@@ -4,6 +4,7 @@
 //! [`Said`] out.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -115,7 +116,10 @@ pub async fn serve() -> io::Result<()> {
     let seat = |(place, auth): (&Place, &String)| Seat {
         // The members of a room sit on different nodes, and each node has as many as the others.
         server: order.servers[(place.member + place.room) as usize % order.servers.len()],
-        from: source(u8::try_from(order.part % 200).unwrap_or(0), place.user),
+        from: match scenario.floods.is_empty() {
+            true => source(u8::try_from(order.part % 200).unwrap_or(0), place.user),
+            false => own_address(place.user),
+        },
         room: format!("room-{}", place.room).into(),
         auth: auth.as_str().into(),
         slow: groups[place.group].slow(place.room_of_group, place.member),
@@ -180,6 +184,12 @@ pub async fn serve() -> io::Result<()> {
     }))?;
     fleet.leave().await;
     Ok(())
+}
+
+/// Where somebody comes from whom the guard must tell from attackers.
+fn own_address(user: u32) -> Ipv4Addr {
+    let [_, high, middle, low] = user.to_be_bytes();
+    Ipv4Addr::new(127, 64 + high % 64, middle, low)
 }
 
 /// Recorded latencies as a histogram again.

@@ -11,6 +11,7 @@ use super::scenario::Scenario;
 use super::used;
 use crate::fleet::Verdict;
 use crate::fleet::tally::{Percentiles, Totals, histogram};
+use crate::flood::attack::tally::Report;
 
 /// One second of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -66,6 +67,9 @@ pub struct RunResult {
     /// Those of them that were not back in their rooms at the end.
     #[serde(default)]
     pub slow_away: u64,
+    /// What the attackers of each flood did, and what they were told.
+    #[serde(default)]
+    pub attacks: Vec<Report>,
     /// Processes that ended by themselves.
     pub ended: Vec<String>,
     #[serde(skip)]
@@ -121,6 +125,7 @@ impl RunResult {
             refusals: BTreeMap::new(),
             slow_readers: 0,
             slow_away: 0,
+            attacks: Vec::new(),
             ended: Vec::new(),
             live: Live { cpu, ..Live::default() },
         })
@@ -267,6 +272,11 @@ impl RunResult {
         if joined < u64::from(self.scenario.sockets()) {
             complaints.push(format!("{joined} of {} sockets joined", self.scenario.sockets()));
         }
+        for (flood, attack) in self.scenario.floods.iter().zip(&self.attacks) {
+            if attack.cut + attack.forbidden + attack.throttled == 0 {
+                complaints.push(format!("nobody stopped the attackers of {:?}", flood.kind));
+            }
+        }
         if self.slow_away > 0 {
             complaints.push(format!(
                 "{} of {} slow readers did not come back",
@@ -328,6 +338,12 @@ mod tests {
         assert_eq!(result("{}").complaints(), Vec::<String>::new());
         let grown = result("{memory_growth_mib: 3, memory_per_socket_kib: 9000}").complaints();
         assert_eq!(grown, ["growth of memory, MiB: 4.0, limit 3"]);
+        let mut attacked = result("{}");
+        attacked.scenario.floods = serde_saphyr::from_str("[{kind: garbage, sockets: 1, per_second: 1}]").unwrap();
+        attacked.attacks = vec![Report::default()];
+        assert_eq!(attacked.complaints(), ["nobody stopped the attackers of Garbage"]);
+        attacked.attacks[0].cut = 1;
+        assert_eq!(attacked.complaints(), Vec::<String>::new());
         let mut broken = result("{refused: 1}");
         broken.verdict.lost = 2;
         broken.verdict.unreplied = 3;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::attack::Flood;
 use super::group::{Group, SlowReaders, away, bytes, yes};
 use crate::harness::HarnessError;
 use crate::questions::model::Pace;
@@ -63,6 +64,9 @@ pub struct Scenario {
     pub cut: f64,
     /// Members that read slowly.
     pub slow_readers: Option<SlowReaders>,
+    /// Attackers, as long as the others talk; then every socket has an address of its own, and the guard watches all.
+    #[serde(default)]
+    pub floods: Vec<Flood>,
     /// What it demands beside that every acked message comes once and in order.
     #[serde(default)]
     pub limits: Limits,
@@ -124,6 +128,8 @@ fn one() -> u16 {
 
 /// Sockets of a run: beyond it the tokens alone are a gigabyte.
 const SOCKETS_MAX: u64 = 1_000_000;
+/// Floods of a run: each has a block of addresses.
+const FLOODS_MAX: usize = 20;
 /// Groups of a run: more kinds of rooms nobody tells apart.
 const GROUPS_MAX: usize = 100;
 
@@ -169,6 +175,12 @@ impl Scenario {
         if !(1..=10_000).contains(&self.model.words) || self.model.pause_ms > 10_000 {
             return Err("model: use 1 to 10000 words and a pause_ms of at most 10000".to_owned());
         }
+        if self.floods.len() > FLOODS_MAX {
+            return Err(format!("floods: use at most {FLOODS_MAX}"));
+        }
+        for flood in &self.floods {
+            flood.check()?;
+        }
         if self.lasts == 0 {
             return Err("lasts: use seconds, at least 1".to_owned());
         }
@@ -198,6 +210,11 @@ impl Scenario {
             return vec![self.whole()];
         }
         self.groups.clone()
+    }
+
+    /// Attackers in all.
+    pub fn attackers(&self) -> u32 {
+        self.floods.iter().map(|flood| flood.sockets).sum()
     }
 
     /// Whether anybody asks the model.
@@ -257,6 +274,8 @@ mod tests {
             ("rate: 1\nrates: [[3, 1]]\n", "instead of rate"),
             ("churn: 1e-9\n", "churn"),
             ("questions: 2\n", "questions"),
+            ("floods: [{kind: events, sockets: 0, per_second: 1}]\n", "floods"),
+            ("floods: [{kind: rain, sockets: 1, per_second: 1}]\n", "kind"),
             ("model: {words: 0}\n", "model"),
             ("groups: [{name: x, rooms: 1, members: 1}]\n", "groups"),
             (

@@ -54,6 +54,13 @@ impl RunResult {
         if totals.left > 0 {
             let _written = writeln!(text, "  churn     {} left and came back", totals.left);
         }
+        for (flood, attack) in self.scenario.floods.iter().zip(&self.attacks) {
+            let _written = writeln!(
+                text,
+                "  attackers {:?}: {} acts, {} connects, {} throttled, {} forbidden, {} cut, {} without an answer",
+                flood.kind, attack.events, attack.tries, attack.throttled, attack.forbidden, attack.cut, attack.failed
+            );
+        }
         if self.slow_readers > 0 {
             let _written = writeln!(
                 text,
