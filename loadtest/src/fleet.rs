@@ -7,9 +7,11 @@
 mod churn;
 pub mod curve;
 mod entry;
+mod incoming;
 pub mod mark;
 pub mod member;
 mod pace;
+mod question;
 mod talk;
 pub mod tally;
 mod view;
@@ -58,6 +60,9 @@ pub struct Verdict {
     pub expected: u64,
     /// Those of them that never came.
     pub lost: u64,
+    /// Questions that were asked and have neither reply nor error.
+    #[serde(default)]
+    pub unreplied: u64,
     /// Copies that came again.
     pub doubled: u64,
     /// Copies that came after a later message of their sender.
@@ -69,7 +74,13 @@ pub struct Verdict {
 impl Verdict {
     /// Whether every promise was kept.
     pub fn is_clean(&self) -> bool {
-        (self.lost, self.doubled, self.disordered, self.unanswered) == (0, 0, 0, 0)
+        (
+            self.lost,
+            self.doubled,
+            self.disordered,
+            self.unanswered,
+            self.unreplied,
+        ) == (0, 0, 0, 0, 0)
     }
 }
 
@@ -172,7 +183,8 @@ impl Fleet {
         let began = Instant::now();
         loop {
             let verdict = self.judge();
-            let is_settled = verdict.lost == 0 && verdict.unanswered == 0 && self.slow_readers().1 == 0;
+            let is_settled =
+                (verdict.lost, verdict.unanswered, verdict.unreplied) == (0, 0, 0) && self.slow_readers().1 == 0;
             if is_settled || began.elapsed() > limit {
                 return verdict;
             }
@@ -201,6 +213,7 @@ impl Fleet {
                 let open = writer.open() as u64;
                 let acked = u64::from(writer.sent()) - open - writer.refusals();
                 verdict.unanswered += open;
+                verdict.unreplied += writer.questions() as u64;
                 verdict.expected += acked * readers.len() as u64;
                 verdict.lost += readers.iter().map(|reader| reader.lost_of(writer)).sum::<u64>();
             }

@@ -7,7 +7,7 @@ use clap::ValueEnum as _;
 use tokio::net::TcpListener;
 use tokio::runtime;
 
-mod attack;
+pub(crate) mod attack;
 mod crowd;
 mod innocent;
 mod kind;

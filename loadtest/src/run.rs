@@ -1,6 +1,7 @@
 //! A load test: a scenario against a deployment of its own, from as many processes as its sockets need, with a verdict.
 
 pub mod agent;
+mod attack;
 mod capacity;
 mod crowd;
 mod group;
@@ -9,6 +10,7 @@ mod page;
 pub mod part;
 mod result;
 mod scenario;
+mod table;
 mod target;
 
 use std::io;
@@ -21,11 +23,13 @@ use line::{Orders, Sayings};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use attack::Attackers;
+pub use attack::{Flood, Kind};
 pub use capacity::{CapacityOptions, capacity};
 pub use group::{Group, SlowReaders};
 use part::{Order, Said, members};
 pub use result::{Point, RunResult};
-pub use scenario::{Limits, Scenario};
+pub use scenario::{Limits, Scenario, schema};
 use target::TargetOptions;
 
 use crate::compare::machine;
@@ -143,6 +147,7 @@ async fn drive(
         lines.push(means.start(part).await?);
     }
     let (target, servers) = means.target.prepare(scenario, dir).await?;
+    let mut attack = None;
     let mut result = RunResult::new(name, scenario, machine()?, target.used().await?);
     let (sender, mut said) = mpsc::channel(SAID_MAX);
     let (mut all, mut reading) = (Vec::new(), JoinSet::new());
@@ -171,6 +176,7 @@ async fn drive(
                 if joined == parts {
                     result.begin(target.used().await?);
                     say.line("the sockets are in their rooms; the talk begins");
+                    attack = Some(Attackers::start(&scenario.floods, &servers, target.attackers(scenario)));
                     for orders in &mut all {
                         orders.go().await?;
                     }
@@ -187,6 +193,10 @@ async fn drive(
                 }
             }
             Said::Done(outcome) => {
+                // The first part that is done has what it was owed under attack.
+                if let Some(attack) = attack.take() {
+                    result.attacks = attack.reports();
+                }
                 result.end(&outcome);
                 done += 1;
             }

@@ -23,6 +23,8 @@ enum Command {
     Growth(growth::Options),
     Plan(plan::Options),
     Agent(run::agent::AgentOptions),
+    /// Prints what a scenario may say, as JSON Schema
+    Schema,
     /// A process of `run` with a share of the sockets
     #[command(hide = true)]
     Part,
@@ -43,6 +45,10 @@ async fn main() -> ExitCode {
         Command::Compare(options) => compare::run(options).await,
         Command::Growth(options) => growth::run(options).await,
         Command::Agent(options) => run::agent::serve(options).await,
+        Command::Schema => {
+            print!("{}", run::schema());
+            Ok(true)
+        }
         Command::Plan(options) => plan::run(&options),
         Command::Floor { listen } => compare::floor::serve(listen).await.map(|()| true).map_err(Into::into),
     };

@@ -168,6 +168,7 @@ pub async fn talk(fleet: &Fleet, servers: &Servers, rate: f64, lasts: Duration) 
         rate: Curve::flat(rate),
         lasts,
         bytes: BYTES,
+        questions: 0.0,
         poisson: true,
         seed,
     };

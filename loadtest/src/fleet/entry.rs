@@ -7,7 +7,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::member::{Member, READ, broken, code, is_ok};
+use super::incoming::{code, is_ok};
+use super::member::{Member, READ, broken};
 use super::wire::{self, Frame};
 
 /// The head of the answer to an upgrade.

@@ -14,9 +14,10 @@ use tokio::time::{sleep, timeout};
 
 use super::mark::Mark;
 use super::pace::Pace;
+use super::question::{Key, Questions};
 use super::tally::Tally;
-use super::view::{Seen, View};
-use super::wire::{self, Frame};
+use super::view::View;
+use super::wire;
 
 /// From dialling to the answer to `join`; a server that is slower than this is not usable.
 const ENTRY_MAX: Duration = Duration::from_secs(30);
@@ -47,7 +48,7 @@ pub struct Member {
     pub index: u32,
     /// Where it sits.
     pub seat: Seat,
-    tally: Arc<Tally>,
+    pub(super) tally: Arc<Tally>,
     writer: tokio::sync::Mutex<Option<OwnedWriteHalf>>,
     joined: AtomicBool,
     /// From the start of its task to its end, also while a slow reader is on its way back.
@@ -56,14 +57,15 @@ pub struct Member {
     leaving: AtomicBool,
     sent: AtomicU32,
     /// Messages without an ack, with when they were meant to go.
-    open: Mutex<Vec<(u32, u64)>>,
+    pub(super) open: Mutex<Vec<(u32, u64)>>,
     /// Messages that were refused, or whose connection broke before their ack: nobody must have them.
-    refused: Mutex<HashSet<u32>>,
-    view: Mutex<View>,
+    pub(super) refused: Mutex<HashSet<u32>>,
+    pub(super) view: Mutex<View>,
     pace: Option<Pace>,
+    pub(super) questions: Mutex<Questions>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -86,6 +88,7 @@ impl Member {
             open: Mutex::default(),
             refused: Mutex::default(),
             view: Mutex::default(),
+            questions: Mutex::default(),
         }
     }
 
@@ -127,6 +130,11 @@ impl Member {
         lock(&self.open).len()
     }
 
+    /// Questions of its own without an end.
+    pub fn questions(&self) -> usize {
+        lock(&self.questions).open()
+    }
+
     /// How many messages of its own were refused, or may have been.
     pub fn refusals(&self) -> u64 {
         lock(&self.refused).len() as u64
@@ -164,6 +172,7 @@ impl Member {
         }
         // Nobody can know what became of them; their copies are judged where they come.
         let open = std::mem::take(&mut *lock(&self.open));
+        lock(&self.questions).forget();
         lock(&self.refused).extend(open.into_iter().map(|(number, _)| number));
         if self.leaving.load(Ordering::Relaxed) {
             return;
@@ -221,70 +230,8 @@ impl Member {
         }
     }
 
-    /// Handles a frame; `false` when it ends the connection.
-    pub(super) async fn take(&self, frame: Frame) -> io::Result<bool> {
-        match frame {
-            Frame::Text(packet) => match &packet[..] {
-                b"2" => self.write(&wire::text("3")).await?,
-                [b'4', b'2', event @ ..] => self.event(event),
-                [b'4', b'3', ack @ ..] => self.ack(ack),
-                [b'1'] | [b'4', b'1', ..] => return Ok(false),
-                _ => {}
-            },
-            Frame::Ping(payload) => self.write(&wire::frame(10, &payload)).await?,
-            Frame::Close => return Ok(false),
-            Frame::Pong => {}
-        }
-        Ok(true)
-    }
-
-    fn event(&self, event: &[u8]) {
-        if event.starts_with(br#"["message","#) {
-            let Some((mark, _)) = Mark::find(event) else { return };
-            let now = self.tally.clock.now();
-            self.tally.received.fetch_add(1, Ordering::Relaxed);
-            if !self.is_slow() {
-                self.tally.delivery.record(self.index, now.saturating_sub(mark.meant));
-            }
-            match lock(&self.view).note(mark) {
-                Seen::New => {}
-                Seen::Again => drop(self.tally.doubled.fetch_add(1, Ordering::Relaxed)),
-                Seen::Late => drop(self.tally.disordered.fetch_add(1, Ordering::Relaxed)),
-            }
-        } else if event.starts_with(br#"["previousMessages","#) {
-            // History overlaps with what it has.
-            let (mut view, mut rest) = (lock(&self.view), event);
-            while let Some((mark, end)) = Mark::find(rest) {
-                view.note(mark);
-                rest = &rest[end..];
-            }
-        }
-    }
-
-    fn ack(&self, ack: &[u8]) {
-        let digits = ack.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let number = std::str::from_utf8(&ack[..digits])
-            .ok()
-            .and_then(|text| text.parse().ok());
-        let Some(number) = number else { return };
-        let mut open = lock(&self.open);
-        let Some(at) = open.iter().position(|(open, _)| *open == number) else {
-            return;
-        };
-        let (_, meant) = open.swap_remove(at);
-        drop(open);
-        if is_ok(ack) {
-            self.tally.acked.fetch_add(1, Ordering::Relaxed);
-            let took = self.tally.clock.now().saturating_sub(meant);
-            self.tally.ack.record(self.index, took);
-        } else {
-            lock(&self.refused).insert(number);
-            self.tally.refused(&code(ack));
-        }
-    }
-
-    /// Sends a message that was meant to go at `meant`, Unix µs.
-    pub async fn send(&self, meant: u64, bytes: usize) -> io::Result<()> {
+    /// Sends a message that was meant to go at `meant`, Unix µs; with `asks` it is a question to the model.
+    pub async fn send(&self, meant: u64, bytes: usize, asks: bool) -> io::Result<()> {
         // Under the lock, so that numbers go out in their order.
         let mut writer = self.writer.lock().await;
         let Some(writer) = writer.as_mut() else {
@@ -296,10 +243,21 @@ impl Member {
             number,
             meant,
         };
+        let mut text = String::new();
+        if asks {
+            let key = Key {
+                asker: self.index,
+                number,
+                meant,
+            };
+            text = key.text();
+            lock(&self.questions).asked(number);
+            self.tally.asked.fetch_add(1, Ordering::Relaxed);
+        }
+        text += &mark.text(bytes.saturating_sub(text.len()));
         let packet = format!(
-            r#"42{number}["message",{{"roomID":"{}","message":"{}"}}]"#,
-            self.seat.room,
-            mark.text(bytes)
+            r#"42{number}["message",{{"roomID":"{}","message":"{text}"}}]"#,
+            self.seat.room
         );
         lock(&self.open).push((number, meant));
         self.tally.sent.fetch_add(1, Ordering::Relaxed);
@@ -312,22 +270,4 @@ impl Member {
             None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
-}
-
-/// Whether an ack says yes; servers without a word on it confirm by answering.
-pub(super) fn is_ok(ack: &[u8]) -> bool {
-    !contains(ack, br#""ok":false"#)
-}
-
-/// The error code in a packet, or its beginning.
-pub(super) fn code(packet: &[u8]) -> String {
-    const NAME: &[u8] = br#""code":""#;
-    let from = packet.windows(NAME.len()).position(|part| part == NAME);
-    let text = from.map_or(packet, |from| &packet[from + NAME.len()..]);
-    let text = text.split(|byte| *byte == b'"').next().unwrap_or_default();
-    String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned()
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
 }

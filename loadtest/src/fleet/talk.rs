@@ -28,6 +28,8 @@ pub struct Talk {
     pub lasts: Duration,
     /// Bytes of a message's text.
     pub bytes: usize,
+    /// Share of the messages that are questions to the model.
+    pub questions: f64,
     /// Whether messages come at random (Poisson) instead of evenly.
     pub poisson: bool,
     /// Seed of what is random.
@@ -52,6 +54,7 @@ impl Fleet {
             poisson: talk.poisson,
             rng,
         };
+        let mut asking = Rng::new(talk.seed.wrapping_add(1 << 32));
         let waiting = Arc::new(Semaphore::new(WAITING_MAX));
         let (began, epoch) = (Instant::now(), self.tally.clock.now());
         let lasts = talk.lasts.as_secs_f64();
@@ -66,8 +69,9 @@ impl Fleet {
                 let writer = writers[writer].clone();
                 let meant = epoch + (due * 1e6) as u64;
                 due = after(due);
+                let asks = (asking.below(1 << 30) as f64) < talk.questions * f64::from(1 << 30);
                 match waiting.clone().try_acquire_owned() {
-                    Ok(place) => self.send_apart(writer, meant, talk.bytes, place).await,
+                    Ok(place) => self.send_apart(writer, (meant, talk.bytes, asks), place).await,
                     Err(_) => self.tally.refused("not sent: too many sends wait"),
                 }
             }
@@ -78,13 +82,12 @@ impl Fleet {
     async fn send_apart(
         &self,
         writer: Arc<Member>,
-        meant: u64,
-        bytes: usize,
+        (meant, bytes, asks): (u64, usize, bool),
         place: tokio::sync::OwnedSemaphorePermit,
     ) {
         let mut send = Box::pin(async move {
             // A connection that breaks is noted where it is read.
-            let _broken = writer.send(meant, bytes).await;
+            let _broken = writer.send(meant, bytes, asks).await;
             drop(place);
         });
         // Nearly always the socket takes it at once; a task of its own is for the others.

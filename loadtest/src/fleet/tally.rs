@@ -95,6 +95,10 @@ pub struct Tally {
     pub joined: AtomicU64,
     /// Connections that ended although nobody here ended them.
     pub dropped: AtomicU64,
+    /// Questions to the model that were asked.
+    pub asked: AtomicU64,
+    /// Replies that their askers received.
+    pub replied: AtomicU64,
     /// Members that left on purpose, to come back.
     pub left: AtomicU64,
     /// Connections of slow readers that the server ended.
@@ -105,6 +109,8 @@ pub struct Tally {
     pub delivery: Latencies,
     /// From dialling to the answer to `join`.
     pub connect: Latencies,
+    /// From the moment that a question was meant to go to the first piece of its reply.
+    pub first_delta: Latencies,
     refusals: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -138,6 +144,8 @@ impl Tally {
             dropped: get(&self.dropped),
             slow_dropped: get(&self.slow_dropped),
             left: get(&self.left),
+            asked: get(&self.asked),
+            replied: get(&self.replied),
             refused: lock(&self.refusals).values().sum(),
         }
     }
@@ -158,6 +166,10 @@ pub struct Totals {
     pub slow_dropped: u64,
     #[serde(default)]
     pub left: u64,
+    #[serde(default)]
+    pub asked: u64,
+    #[serde(default)]
+    pub replied: u64,
     pub refused: u64,
 }
 
@@ -173,6 +185,8 @@ impl std::iter::Sum for Totals {
             dropped: sum.dropped + one.dropped,
             slow_dropped: sum.slow_dropped + one.slow_dropped,
             left: sum.left + one.left,
+            asked: sum.asked + one.asked,
+            replied: sum.replied + one.replied,
             refused: sum.refused + one.refused,
         })
     }
@@ -185,6 +199,8 @@ pub struct Percentiles {
     pub count: u64,
     pub p50: f64,
     pub p90: f64,
+    #[serde(default)]
+    pub p95: f64,
     pub p99: f64,
     pub p999: f64,
     pub max: f64,
@@ -201,6 +217,7 @@ impl Percentiles {
             count: histogram.len(),
             p50: at(0.5),
             p90: at(0.9),
+            p95: at(0.95),
             p99: at(0.99),
             p999: at(0.999),
             max: histogram.max() as f64 / 1000.0,

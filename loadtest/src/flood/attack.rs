@@ -23,7 +23,7 @@ mod handshakes;
 mod oversize;
 mod slow;
 pub mod tally;
-mod wire;
+pub(crate) mod wire;
 
 /// Handshakes under way: enough that the core never waits for an answer, few enough that none waits for long itself.
 const HANDSHAKES: usize = 64;
@@ -92,7 +92,7 @@ impl Attack {
 }
 
 /// Floods until the time is over; says what it did.
-pub async fn run(options: &AttackOptions) -> io::Result<Report> {
+pub(super) async fn run(options: &AttackOptions) -> io::Result<Report> {
     let attack = Arc::new(Attack::new(options)?);
     let mut tasks = JoinSet::new();
     match attack.kind {

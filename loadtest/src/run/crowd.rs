@@ -31,6 +31,7 @@ impl Crowd<'_> {
             rate: rate.scaled(self.share()),
             lasts,
             bytes: self.group.bytes,
+            questions: self.group.questions,
             poisson: self.group.poisson,
             seed: self.seed + seed,
         }

@@ -1,11 +1,12 @@
 //! Rooms that are alike: how large they are, how their members talk, come and go, and who of them reads slowly.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::Curve;
 
 /// Rooms that are alike.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
     /// What it is called.
@@ -27,6 +28,9 @@ pub struct Group {
     /// Whether messages are due at random (Poisson) instead of evenly.
     #[serde(default = "yes")]
     pub poisson: bool,
+    /// Share of the messages that are questions to the model.
+    #[serde(default)]
+    pub questions: f64,
     /// Members that leave in a second, in all its rooms together; they come back.
     #[serde(default)]
     pub churn: f64,
@@ -38,7 +42,7 @@ pub struct Group {
 }
 
 /// Members that read slowly or not at all. They do not write, and their latencies do not count.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlowReaders {
     /// Their share of each room, at most half.
@@ -110,6 +114,9 @@ impl Group {
         self.curve()?;
         if self.bytes > 4096 {
             return Err("bytes: use at most 4096".to_owned());
+        }
+        if !(0.0..=1.0).contains(&self.questions) {
+            return Err("questions: use a share from 0 (none) to 1 (all)".to_owned());
         }
         if self.churn != 0.0 && !(CHURN_MIN..=10_000.0).contains(&self.churn) {
             return Err(format!("churn: use 0 or {CHURN_MIN} to 10000 a second"));

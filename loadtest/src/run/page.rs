@@ -87,7 +87,7 @@ pub fn page(results: &[RunResult]) -> String {
         results.iter().enumerate().map(line).collect()
     };
     let two = |first: Vec<Line>, second: Vec<Line>| first.into_iter().chain(second).collect::<Vec<_>>();
-    let charts = [
+    let mut charts = vec![
         (
             "From due to delivered, ms",
             two(
@@ -127,6 +127,15 @@ pub fn page(results: &[RunResult]) -> String {
             lines("", |points, at| points[at].memory_mib),
         ),
     ];
+    if results.iter().any(|result| result.scenario.asks()) {
+        charts.push((
+            "From due to the first piece of a reply, ms",
+            two(
+                lines("p50", |points, at| points[at].first_delta.p50),
+                lines("p95", |points, at| points[at].first_delta.p95),
+            ),
+        ));
+    }
     for (title, lines) in &charts {
         text.push_str(&chart(title, lines));
     }

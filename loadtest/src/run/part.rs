@@ -4,6 +4,7 @@
 //! [`Said`] out.
 
 use std::io::{self, Write as _};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -61,6 +62,9 @@ pub struct Second {
     pub delivery: Vec<(u64, u64)>,
     /// Latencies of connects.
     pub connect: Vec<(u64, u64)>,
+    /// Latencies of the first pieces of replies.
+    #[serde(default)]
+    pub first_delta: Vec<(u64, u64)>,
 }
 
 /// What became of a part.
@@ -102,6 +106,7 @@ fn second(tally: &Tally) -> Second {
         ack: counts(&tally.ack),
         delivery: counts(&tally.delivery),
         connect: counts(&tally.connect),
+        first_delta: counts(&tally.first_delta),
     }
 }
 
@@ -117,7 +122,10 @@ pub async fn serve() -> io::Result<()> {
     let server = |place: &Place| order.servers[(place.member + place.room) as usize % order.servers.len()];
     let seat = |(place, auth): (&Place, &String)| Seat {
         server: server(place),
-        from: source(server(place), u8::try_from(order.part % 200).unwrap_or(0), place.user),
+        from: match scenario.floods.is_empty() {
+            true => source(server(place), u8::try_from(order.part % 200).unwrap_or(0), place.user),
+            false => own_address(place.user),
+        },
         room: order.room.replace("{}", &place.room.to_string()).into(),
         auth: auth.as_str().into(),
         slow: groups[place.group].slow(place.room_of_group, place.member),
@@ -182,6 +190,12 @@ pub async fn serve() -> io::Result<()> {
     }))?;
     fleet.leave().await;
     Ok(())
+}
+
+/// Where somebody comes from whom the guard must tell from attackers.
+fn own_address(user: u32) -> Ipv4Addr {
+    let [_, high, middle, low] = user.to_be_bytes();
+    Ipv4Addr::new(127, 64 + high % 64, middle, low)
 }
 
 /// Recorded latencies as a histogram again.

@@ -1,7 +1,6 @@
 //! What a load test found: a point for each second, the totals, and what is to be complained of.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -10,6 +9,7 @@ use super::part::{Outcome, Second, gather};
 use super::scenario::Scenario;
 use crate::fleet::Verdict;
 use crate::fleet::tally::{Percentiles, Totals, histogram};
+use crate::flood::attack::tally::Report;
 use crate::flood::proc::Used;
 
 /// One second of a run.
@@ -21,6 +21,9 @@ pub struct Point {
     pub ack: Percentiles,
     /// Deliveries of this second.
     pub delivery: Percentiles,
+    /// First pieces of replies of this second.
+    #[serde(default)]
+    pub first_delta: Percentiles,
     /// Cores that the nodes used.
     pub cores: f64,
     /// Resident memory of the nodes, MiB.
@@ -53,6 +56,9 @@ pub struct RunResult {
     pub delivery: Percentiles,
     /// Connects.
     pub connect: Percentiles,
+    /// First pieces of replies, after the warm-up.
+    #[serde(default)]
+    pub first_delta: Percentiles,
     /// What became of the messages.
     pub verdict: Verdict,
     /// What was refused, by reason.
@@ -63,6 +69,9 @@ pub struct RunResult {
     /// Those of them that were not back in their rooms at the end.
     #[serde(default)]
     pub slow_away: u64,
+    /// What the attackers of each flood did, and what they were told.
+    #[serde(default)]
+    pub attacks: Vec<Report>,
     /// Processes that ended by themselves.
     pub ended: Vec<String>,
     #[serde(skip)]
@@ -80,6 +89,7 @@ struct Live {
     ack: Histogram<u64>,
     delivery: Histogram<u64>,
     connect: Histogram<u64>,
+    first_delta: Histogram<u64>,
     /// Of the second under way, all parts.
     second: Second,
     cpu: f64,
@@ -94,6 +104,7 @@ impl Default for Live {
             ack: histogram(),
             delivery: histogram(),
             connect: histogram(),
+            first_delta: histogram(),
             second: Second::default(),
             cpu: 0.0,
             since: None,
@@ -116,10 +127,12 @@ impl RunResult {
             ack: Percentiles::default(),
             delivery: Percentiles::default(),
             connect: Percentiles::default(),
+            first_delta: Percentiles::default(),
             verdict: Verdict::default(),
             refusals: BTreeMap::new(),
             slow_readers: 0,
             slow_away: 0,
+            attacks: Vec::new(),
             ended: Vec::new(),
             live: Live { cpu, ..Live::default() },
         }
@@ -146,9 +159,11 @@ impl RunResult {
         if warm {
             let _added = live.ack.add(gather(&second.ack));
             let _added = live.delivery.add(gather(&second.delivery));
+            let _added = live.first_delta.add(gather(&second.first_delta));
         }
         live.second.ack.extend(second.ack);
         live.second.delivery.extend(second.delivery);
+        live.second.first_delta.extend(second.first_delta);
     }
 
     /// Ends a second.
@@ -159,6 +174,7 @@ impl RunResult {
             totals: self.totals(),
             ack: Percentiles::of(&gather(&second.ack)),
             delivery: Percentiles::of(&gather(&second.delivery)),
+            first_delta: Percentiles::of(&gather(&second.first_delta)),
             cores: cpu - self.live.cpu,
             memory_mib,
         });
@@ -173,6 +189,7 @@ impl RunResult {
         self.verdict.doubled += outcome.verdict.doubled;
         self.verdict.disordered += outcome.verdict.disordered;
         self.verdict.unanswered += outcome.verdict.unanswered;
+        self.verdict.unreplied += outcome.verdict.unreplied;
         self.slow_readers += outcome.slow_readers;
         self.slow_away += outcome.slow_away;
         for (why, count) in &outcome.refusals {
@@ -181,6 +198,7 @@ impl RunResult {
         self.ack = Percentiles::of(&self.live.ack);
         self.delivery = Percentiles::of(&self.live.delivery);
         self.connect = Percentiles::of(&self.live.connect);
+        self.first_delta = Percentiles::of(&self.live.first_delta);
     }
 
     /// How it stands.
@@ -231,6 +249,7 @@ impl RunResult {
             ("came twice", verdict.doubled),
             ("came out of order", verdict.disordered),
             ("have neither ack nor refusal", verdict.unanswered),
+            ("asked the model and have neither reply nor error", verdict.unreplied),
         ];
         let broken = promises.iter().filter(|(_, count)| *count > 0);
         let mut broken: Vec<String> = broken.map(|(what, count)| format!("{count} messages {what}")).collect();
@@ -245,6 +264,11 @@ impl RunResult {
         let joined = self.points.iter().map(|point| point.totals.joined).max().unwrap_or(0);
         if joined < u64::from(self.scenario.sockets()) {
             complaints.push(format!("{joined} of {} sockets joined", self.scenario.sockets()));
+        }
+        for (flood, attack) in self.scenario.floods.iter().zip(&self.attacks) {
+            if attack.cut + attack.forbidden + attack.throttled == 0 {
+                complaints.push(format!("nobody stopped the attackers of {:?}", flood.kind));
+            }
         }
         if self.slow_away > 0 {
             complaints.push(format!(
@@ -263,6 +287,7 @@ impl RunResult {
             ("ack p99, ms", limits.ack_p99_ms, self.ack.p99),
             ("delivery p99, ms", limits.delivery_p99_ms, self.delivery.p99),
             ("connect p99, ms", limits.connect_p99_ms, self.connect.p99),
+            ("first delta p95, ms", limits.first_delta_p95_ms, self.first_delta.p95),
             ("growth of memory, MiB", limits.memory_growth_mib, self.growth_mib()),
             (
                 "memory of a socket, KiB",
@@ -281,71 +306,6 @@ impl RunResult {
             }
         }
         complaints
-    }
-
-    /// For people.
-    pub fn table(&self) -> String {
-        let (totals, verdict) = (
-            self.points.last().map_or_else(Totals::default, |point| point.totals),
-            self.verdict,
-        );
-        let mut text = format!(
-            "{}: {} sockets on {} nodes, {} s\n  messages  sent {}, acked {}; copies {} of {}, lost {}, twice {}, out of order {}\n",
-            self.name,
-            self.scenario.sockets(),
-            self.scenario.nodes,
-            self.scenario.lasts,
-            totals.sent,
-            totals.acked,
-            verdict.expected.saturating_sub(verdict.lost),
-            verdict.expected,
-            verdict.lost,
-            verdict.doubled,
-            verdict.disordered
-        );
-        let lines = [
-            ("ack", self.ack),
-            ("delivery", self.delivery),
-            ("connect", self.connect),
-        ];
-        for (what, times) in lines.iter().filter(|(_, times)| times.count > 0) {
-            // Writing to a string cannot fail.
-            let _written = writeln!(
-                text,
-                "  {what:<9} p50 {:.1} ms, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1} ({})",
-                times.p50, times.p90, times.p99, times.p999, times.max, times.count
-            );
-        }
-        let _written = if self.measured {
-            writeln!(
-                text,
-                "  memory    {:.0} MiB before, {:.0} with all in, {:.0} at the end: {:.1} KiB a socket",
-                self.base_mib,
-                self.joined_mib,
-                self.memory_mib(),
-                self.per_socket_kib()
-            )
-        } else {
-            writeln!(text, "  memory    not measured")
-        };
-        if totals.left > 0 {
-            let _written = writeln!(text, "  churn     {} left and came back", totals.left);
-        }
-        if self.slow_readers > 0 {
-            let _written = writeln!(
-                text,
-                "  slow      {} readers, {} times let go by a node, {} away at the end",
-                self.slow_readers, totals.slow_dropped, self.slow_away
-            );
-        }
-        let complaints = self.complaints();
-        for complaint in &complaints {
-            let _written = writeln!(text, "  FAILED    {complaint}");
-        }
-        if complaints.is_empty() {
-            text.push_str("  every promise and every limit was kept\n");
-        }
-        text
     }
 }
 
@@ -376,15 +336,26 @@ mod tests {
         assert_eq!(result("{}").complaints(), Vec::<String>::new());
         let grown = result("{memory_growth_mib: 3, memory_per_socket_kib: 9000}").complaints();
         assert_eq!(grown, ["growth of memory, MiB: 4.0, limit 3"]);
+        let mut attacked = result("{}");
+        attacked.scenario.floods = serde_saphyr::from_str("[{kind: garbage, sockets: 1, per_second: 1}]").unwrap();
+        attacked.attacks = vec![Report::default()];
+        assert_eq!(attacked.complaints(), ["nobody stopped the attackers of Garbage"]);
+        attacked.attacks[0].cut = 1;
+        assert_eq!(attacked.complaints(), Vec::<String>::new());
         let mut broken = result("{refused: 1}");
         broken.verdict.lost = 2;
+        broken.verdict.unreplied = 3;
         broken.refusals.insert("rate_limited".to_owned(), 2);
         broken.points[2].totals.joined = 5;
         (broken.slow_readers, broken.slow_away) = (4, 1);
         let complaints = broken.complaints();
         assert_eq!(complaints[0], "2 messages never came");
-        assert_eq!(complaints[1], "1 of 4 slow readers did not come back");
-        assert!(complaints[2].starts_with("2 refused, limit 1"), "{complaints:?}");
+        assert_eq!(
+            complaints[1],
+            "3 messages asked the model and have neither reply nor error"
+        );
+        assert_eq!(complaints[2], "1 of 4 slow readers did not come back");
+        assert!(complaints[3].starts_with("2 refused, limit 1"), "{complaints:?}");
         for point in &mut broken.points {
             point.totals.joined = 5;
         }

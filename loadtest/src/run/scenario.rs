@@ -1,14 +1,18 @@
 //! What a load test does and what it demands, as a file says it.
 
 use std::path::Path;
+use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::attack::Flood;
 use super::group::{Group, SlowReaders, away, bytes, yes};
 use crate::harness::HarnessError;
+use crate::questions::model::Pace;
 
 /// A load test.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
     /// What it is for.
@@ -39,6 +43,12 @@ pub struct Scenario {
     /// Whether messages are due at random (Poisson) instead of evenly.
     #[serde(default = "yes")]
     pub poisson: bool,
+    /// Share of the messages that are questions to the model.
+    #[serde(default)]
+    pub questions: f64,
+    /// How the model replies.
+    #[serde(default)]
+    pub model: Model,
     /// Members that leave in a second, all together; they come back.
     #[serde(default)]
     pub churn: f64,
@@ -55,13 +65,45 @@ pub struct Scenario {
     pub cut: f64,
     /// Members that read slowly.
     pub slow_readers: Option<SlowReaders>,
+    /// Attackers, as long as the others talk; then every socket has an address of its own, and the guard watches all.
+    #[serde(default)]
+    pub floods: Vec<Flood>,
     /// What it demands beside that every acked message comes once and in order.
     #[serde(default)]
     pub limits: Limits,
 }
 
+/// How the scripted model replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Model {
+    /// Words of a reply.
+    pub words: u32,
+    /// The pause before each, ms.
+    pub pause_ms: u64,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            words: 20,
+            pause_ms: 20,
+        }
+    }
+}
+
+impl Model {
+    /// As the model takes it.
+    pub(super) fn pace(self) -> Pace {
+        Pace {
+            words: self.words,
+            pause: Duration::from_millis(self.pause_ms),
+        }
+    }
+}
+
 /// What a run may not exceed; what is not named has no limit.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// From when a message was due to its ack.
@@ -70,6 +112,8 @@ pub struct Limits {
     pub delivery_p99_ms: Option<f64>,
     /// From dialling to the answer to `join`.
     pub connect_p99_ms: Option<f64>,
+    /// From when a question was due to the first piece of its reply; the model's own pause is part of it.
+    pub first_delta_p95_ms: Option<f64>,
     /// Messages, joins and connections that were refused or failed.
     #[serde(default)]
     pub refused: u64,
@@ -79,12 +123,22 @@ pub struct Limits {
     pub memory_per_socket_kib: Option<f64>,
 }
 
+/// What a scenario may say, as JSON Schema (2020-12), for editors and those who make scenarios.
+pub fn schema() -> String {
+    let mut schema = schemars::schema_for!(Scenario);
+    schema.insert("title".to_owned(), "A load test of roomcast-load".into());
+    // A value of texts and numbers.
+    format!("{:#}\n", schema.as_value())
+}
+
 fn one() -> u16 {
     1
 }
 
 /// Sockets of a run: beyond it the tokens alone are a gigabyte.
 const SOCKETS_MAX: u64 = 1_000_000;
+/// Floods of a run: each has a block of addresses.
+const FLOODS_MAX: usize = 20;
 /// Groups of a run: more kinds of rooms nobody tells apart.
 const GROUPS_MAX: usize = 100;
 
@@ -127,6 +181,15 @@ impl Scenario {
         if !(0.0..=1.0).contains(&self.cut) {
             return Err("cut: use a share from 0 (nobody) to 1 (everybody)".to_owned());
         }
+        if !(1..=10_000).contains(&self.model.words) || self.model.pause_ms > 10_000 {
+            return Err("model: use 1 to 10000 words and a pause_ms of at most 10000".to_owned());
+        }
+        if self.floods.len() > FLOODS_MAX {
+            return Err(format!("floods: use at most {FLOODS_MAX}"));
+        }
+        for flood in &self.floods {
+            flood.check()?;
+        }
         if self.lasts == 0 {
             return Err("lasts: use seconds, at least 1".to_owned());
         }
@@ -143,6 +206,7 @@ impl Scenario {
             rates: self.rates.clone(),
             bytes: self.bytes,
             poisson: self.poisson,
+            questions: self.questions,
             churn: self.churn,
             away: self.away,
             slow_readers: self.slow_readers,
@@ -155,6 +219,16 @@ impl Scenario {
             return vec![self.whole()];
         }
         self.groups.clone()
+    }
+
+    /// Attackers in all.
+    pub fn attackers(&self) -> u32 {
+        self.floods.iter().map(|flood| flood.sockets).sum()
+    }
+
+    /// Whether anybody asks the model.
+    pub fn asks(&self) -> bool {
+        self.groups().iter().any(|group| group.questions > 0.0)
     }
 
     /// Sockets in all.
@@ -176,11 +250,41 @@ mod tests {
     fn every_scenario_that_comes_with_it_is_valid() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
         let mut count = 0;
-        for file in std::fs::read_dir(folder).unwrap() {
-            Scenario::read(&file.unwrap().path()).unwrap();
+        let mut files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        for file in files
+            .by_ref()
+            .filter(|file| file.extension().is_some_and(|end| end == "yaml"))
+        {
+            Scenario::read(&file).unwrap();
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(
+                text.starts_with("# yaml-language-server: $schema=schema.json\n"),
+                "{}",
+                file.display()
+            );
             count += 1;
         }
         assert!(count >= 6, "{count}");
+    }
+
+    #[test]
+    fn the_schema_beside_the_scenarios_is_up_to_date() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/schema.json");
+        let written = std::fs::read_to_string(&file).unwrap_or_default();
+        let hint = "write it anew: roomcast-load schema > loadtest/scenarios/schema.json";
+        assert_eq!(written, schema(), "{hint}");
+        // Every field is described: it is what an editor shows.
+        let schema: serde_json::Value = serde_json::from_str(&written).unwrap();
+        let kinds = schema["$defs"].as_object().unwrap().values().chain([&schema]);
+        // A list of words has none.
+        let fields: Vec<_> = kinds
+            .filter_map(|kind| kind["properties"].as_object())
+            .flatten()
+            .collect();
+        assert!(fields.len() > 30, "{}", fields.len());
+        for (name, field) in fields {
+            assert!(field["description"].is_string(), "{name}");
+        }
     }
 
     #[test]
@@ -208,6 +312,10 @@ mod tests {
             ("rates: [[3, 1], [2, 1]]\n", "rates"),
             ("rate: 1\nrates: [[3, 1]]\n", "instead of rate"),
             ("churn: 1e-9\n", "churn"),
+            ("questions: 2\n", "questions"),
+            ("floods: [{kind: events, sockets: 0, per_second: 1}]\n", "floods"),
+            ("floods: [{kind: rain, sockets: 1, per_second: 1}]\n", "kind"),
+            ("model: {words: 0}\n", "model"),
             ("groups: [{name: x, rooms: 1, members: 1}]\n", "groups"),
             (
                 "slow_readers: {share: 0.8, bytes_per_second: 1}\n",

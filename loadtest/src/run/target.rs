@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,11 +14,14 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::net::lookup_host;
 
+use super::attack::ROOM;
 use super::group::places;
 use super::scenario::Scenario;
 use crate::deployment::{APP, Deployment, Durability, Plan, Topology};
+use crate::flood::attack::User;
 use crate::flood::proc::{Used, used};
 use crate::harness::{HarnessError, find_binary};
+use crate::questions::model::Model;
 
 /// How long a page of metrics may take.
 const METRICS_MAX: Duration = Duration::from_secs(5);
@@ -48,8 +52,8 @@ pub struct TargetOptions {
 
 /// What a load test is put on.
 pub enum Target {
-    /// A deployment of its own.
-    Own(Box<Deployment>),
+    /// A deployment of its own, and the model that it asks.
+    Own(Box<Deployment>, Option<Model>),
     /// One that runs already.
     There(There),
 }
@@ -66,13 +70,27 @@ impl TargetOptions {
     /// Starts what is to be measured, or finds it; and says where its nodes are.
     pub async fn prepare(&self, scenario: &Scenario, dir: &Path) -> Result<(Target, Vec<SocketAddr>), HarnessError> {
         if self.url.is_empty() {
-            let deployment = self.start(scenario, dir).await?;
+            let model = match scenario.asks() {
+                true => Some(Model::start(scenario.model.pace()).await?),
+                false => None,
+            };
+            let deployment = self.start(scenario, model.as_ref(), dir).await?;
             let servers = deployment
                 .nodes
                 .iter()
                 .map(|node| node.url.trim_start_matches("http://").parse());
             let servers = servers.collect::<Result<_, _>>().map_err(io::Error::other)?;
-            return Ok((Target::Own(Box::new(deployment)), servers));
+            return Ok((Target::Own(Box::new(deployment), model), servers));
+        }
+        if !scenario.floods.is_empty() {
+            return Err(HarnessError::Setup(
+                "--url: leave out floods, which are for a deployment of its own".to_owned(),
+            ));
+        }
+        if scenario.asks() {
+            return Err(HarnessError::Setup(
+                "--url: leave out questions, whose replies only the scripted model marks".to_owned(),
+            ));
         }
         let mut servers = Vec::new();
         for url in &self.url {
@@ -87,24 +105,38 @@ impl TargetOptions {
         Ok((Target::There(there), servers))
     }
 
-    async fn start(&self, scenario: &Scenario, dir: &Path) -> Result<Deployment, HarnessError> {
+    async fn start(&self, scenario: &Scenario, model: Option<&Model>, dir: &Path) -> Result<Deployment, HarnessError> {
         let binary = find_binary(self.binary.as_deref())?;
+        let mut settings = vec![("ROOMCAST_LOG", "warn")];
+        if scenario.floods.is_empty() {
+            // All clients come from this machine.
+            settings.push(("GUARD_ALLOW", "127.0.0.0/8"));
+        }
+        settings.extend(model.map(|model| ("GPT_BASE_URL", model.url.as_str())));
         let plan = Plan {
             topology: Topology::Standalone,
             durability: Durability::Memory,
             nodes: scenario.nodes,
             // Rooms of groups differ in size: they are made one by one.
             rooms: scenario.rooms,
-            users: scenario.sockets(),
+            users: scenario.sockets() + scenario.attackers(),
             workers: 1,
             proxied: false,
-            // All clients come from this machine.
-            settings: &[("GUARD_ALLOW", "127.0.0.0/8"), ("ROOMCAST_LOG", "warn")],
+            settings: &settings,
         };
         let deployment = Deployment::start(&plan, &binary, dir).await?;
         make_rooms(scenario, &deployment).await?;
+        let attackers: Vec<usize> = users_of_attackers(scenario).map(|user| user as usize).collect();
+        if !attackers.is_empty() {
+            deployment.create_room(ROOM, &attackers).await?;
+        }
         Ok(deployment)
     }
+}
+
+/// The users of attackers, after those of everybody else.
+fn users_of_attackers(scenario: &Scenario) -> Range<u32> {
+    scenario.sockets()..scenario.sockets() + scenario.attackers()
 }
 
 /// The rooms of groups, with their members.
@@ -123,15 +155,28 @@ impl Target {
     /// The CONNECT payload of a user.
     pub fn auth(&self, user: u32) -> String {
         match self {
-            Self::Own(deployment) => payload(&deployment.tokens[user as usize], &format!("user{user}"), APP),
+            Self::Own(deployment, _) => payload(&deployment.tokens[user as usize], &format!("user{user}"), APP),
             Self::There(there) => there.auths[user as usize].clone(),
         }
+    }
+
+    /// The users that attackers have.
+    pub fn attackers(&self, scenario: &Scenario) -> Vec<User> {
+        let Self::Own(deployment, _) = self else {
+            return Vec::new();
+        };
+        let user = |user: u32| User {
+            username: format!("user{user}"),
+            token: deployment.tokens[user as usize].clone(),
+            room: ROOM.to_owned(),
+        };
+        users_of_attackers(scenario).map(user).collect()
     }
 
     /// What all nodes have used, where that can be measured.
     pub async fn used(&self) -> Result<Option<Used>, HarnessError> {
         match self {
-            Self::Own(deployment) => {
+            Self::Own(deployment, _) => {
                 let pids: Vec<u32> = deployment.nodes.iter().filter_map(|node| node.process.pid()).collect();
                 Ok(Some(used(&pids)?))
             }
@@ -151,7 +196,7 @@ impl Target {
     /// Stops what was started for it; tells of processes that had ended by themselves.
     pub async fn end(self) -> io::Result<Vec<String>> {
         match self {
-            Self::Own(mut deployment) => {
+            Self::Own(mut deployment, _model) => {
                 let ended = deployment.unexpected_ends().await?;
                 deployment.stop().await?;
                 Ok(ended)

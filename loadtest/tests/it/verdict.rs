@@ -105,6 +105,7 @@ async fn judged(fault: Fault) -> (Verdict, u64) {
         rate: Curve::flat(200.0),
         lasts: Duration::from_millis(500),
         bytes: 80,
+        questions: 0.0,
         poisson: false,
         seed: 1,
     };

@@ -1,0 +1,195 @@
+//! Attackers beside the people of a load test, at a set pace: whoever is stopped comes again, and is counted.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::deployment::APP;
+use crate::flood::attack::User;
+use crate::flood::attack::tally::{Report, Tally, count};
+use crate::flood::attack::wire::{self, Opened};
+
+/// The room that attackers write in: it is theirs, and what they write there nobody else counts.
+pub const ROOM: &str = "attackers";
+/// How often an attacker writes.
+const BEAT: Duration = Duration::from_millis(100);
+/// A frame nobody may send: 128 times the default limit.
+const OVERSIZE: u64 = 8 * 1024 * 1024;
+/// What is written of it at a time.
+const CHUNK: [u8; 16 * 1024] = [b'x'; 16 * 1024];
+/// Attackers of one flood; more is what `roomcast-flood` is for.
+const SOCKETS_MAX: u32 = 200;
+/// Acts of each in a second.
+const PACE_MAX: f64 = 5000.0;
+
+/// What an attacker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A valid user writes more messages than anybody may.
+    Events,
+    /// A valid user sends what is no packet.
+    Garbage,
+    /// A valid user begins frames of 8 MiB.
+    Oversize,
+    /// A stranger connects with a forged token, again and again.
+    Reconnects,
+}
+
+/// Attackers of one kind, each from an address of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flood {
+    /// What they do.
+    pub kind: Kind,
+    /// How many there are, at most 200.
+    pub sockets: u32,
+    /// Messages, frames or connects a second of each.
+    pub per_second: f64,
+}
+
+impl Flood {
+    pub(super) fn check(self) -> Result<(), String> {
+        if !(1..=SOCKETS_MAX).contains(&self.sockets) {
+            return Err(format!("floods: use 1 to {SOCKETS_MAX} sockets of a kind"));
+        }
+        if !(0.1..=PACE_MAX).contains(&self.per_second) {
+            return Err(format!("floods: use 0.1 to {PACE_MAX} per_second"));
+        }
+        Ok(())
+    }
+}
+
+/// The attackers at work; dropping them ends them.
+pub(super) struct Attackers {
+    /// One for each flood.
+    tallies: Vec<Arc<Tally>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Attackers {
+    /// Begins; there is a user for each attacker.
+    pub(super) fn start(floods: &[Flood], servers: &[SocketAddr], users: Vec<User>) -> Self {
+        let (mut tallies, mut tasks) = (Vec::new(), JoinSet::new());
+        let mut users = users.into_iter().zip(servers.iter().cycle());
+        for (index, flood) in (0_u8..).zip(floods) {
+            let tally = Arc::new(Tally::default());
+            tallies.push(tally.clone());
+            for ((user, target), socket) in users.by_ref().zip(1_u8..).take(flood.sockets as usize) {
+                let attacker = Attacker {
+                    flood: *flood,
+                    target: *target,
+                    source: Ipv4Addr::new(127, 200, index, socket),
+                    user,
+                    tally: tally.clone(),
+                };
+                tasks.spawn(attacker.run());
+            }
+        }
+        Self { tallies, _tasks: tasks }
+    }
+
+    /// What the attackers of each flood did and what they were told.
+    pub(super) fn reports(&self) -> Vec<Report> {
+        self.tallies.iter().map(|tally| tally.report()).collect()
+    }
+}
+
+struct Attacker {
+    flood: Flood,
+    target: SocketAddr,
+    source: Ipv4Addr,
+    user: User,
+    tally: Arc<Tally>,
+}
+
+impl Attacker {
+    async fn run(self) {
+        let every = match self.flood.kind {
+            Kind::Reconnects => Duration::from_secs_f64(1.0 / self.flood.per_second),
+            _ => BEAT,
+        };
+        let mut beats = interval(every);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beats.tick().await;
+            let Some(opened) = self.enter().await else { continue };
+            self.tally.opened();
+            if self.flood.kind != Kind::Reconnects {
+                self.attack(opened).await;
+            }
+            self.tally.closed();
+        }
+    }
+
+    /// Connects; who is to write messages joins the attackers' room as well.
+    async fn enter(&self) -> Option<Opened> {
+        let request = wire::websocket(self.target, None);
+        let mut opened = wire::open(self.target, self.source, &request, &self.tally).await?;
+        let token = match self.flood.kind {
+            Kind::Reconnects => "forged",
+            _ => &self.user.token,
+        };
+        let auth = json!({
+            "accessToken": token, "refreshToken": "none", "userAgent": APP, "username": self.user.username,
+        });
+        let hello = wire::text_frame(&format!("40{auth}"));
+        if opened.stream.write_all(&hello).await.is_ok() && wire::wait_for(&mut opened, "40{", "44{").await {
+            if self.flood.kind != Kind::Events {
+                return Some(opened);
+            }
+            let join = wire::text_frame(&format!(r#"42["join",{{"roomID":"{ROOM}"}}]"#));
+            return opened.stream.write_all(&join).await.ok().map(|()| opened);
+        }
+        count(&self.tally.forbidden);
+        None
+    }
+
+    /// Writes at its pace, and reads, until the server has enough.
+    async fn attack(&self, opened: Opened) {
+        let (mut reading, mut writing) = opened.stream.into_split();
+        let write = async {
+            let mut beats = interval(BEAT);
+            beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut owed = 0.0;
+            loop {
+                beats.tick().await;
+                owed += self.flood.per_second * BEAT.as_secs_f64();
+                while owed >= 1.0 {
+                    owed -= 1.0;
+                    if writing.write_all(&self.act()).await.is_err() {
+                        return;
+                    }
+                    count(&self.tally.events);
+                }
+            }
+        };
+        let read = async {
+            let mut buffer = vec![0; 16 * 1024];
+            while matches!(reading.read(&mut buffer).await, Ok(1..)) {}
+        };
+        tokio::select! {
+            () = write => {}
+            () = read => {}
+        }
+    }
+
+    fn act(&self) -> Vec<u8> {
+        match self.flood.kind {
+            Kind::Events => {
+                let event = json!(["message", { "roomID": ROOM, "message": "a flood of words" }]);
+                wire::text_frame(&format!("42{event}"))
+            }
+            Kind::Garbage => wire::text_frame(r#"42["message",{"roomID":"#),
+            Kind::Oversize => [&wire::frame_head(OVERSIZE)[..], &CHUNK].concat(),
+            Kind::Reconnects => Vec::new(),
+        }
+    }
+}
