@@ -5,6 +5,7 @@ mod capacity;
 mod line;
 mod page;
 pub mod part;
+mod proof;
 mod result;
 mod scenario;
 mod target;
@@ -13,7 +14,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use agent::SecretOptions;
 use clap::Args;
 use line::{Orders, Sayings};
 use tokio::sync::mpsc;
@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 pub use capacity::{CapacityOptions, capacity};
 use part::{Order, Said, users};
+use proof::SecretOptions;
 pub use result::{Point, RunResult};
 pub use scenario::{Limits, Scenario, schema};
 use target::TargetOptions;
@@ -135,8 +136,9 @@ async fn drive(
         .max(means.agents.len() as u32);
     let parts = means.processes.unwrap_or(needed).min(scenario.rooms);
     let mut lines = Vec::new();
+    let run = proof::nonce();
     for part in 0..parts {
-        lines.push(means.start(part).await?);
+        lines.push(means.start(part, &run).await?);
     }
     let (target, servers) = means.target.prepare(scenario, dir).await?;
     let mut result = RunResult::new(name, scenario, machine()?, target.used().await?);
@@ -193,10 +195,13 @@ async fn drive(
 }
 
 impl Means {
-    async fn start(&self, part: u32) -> Result<(Orders, Sayings), HarnessError> {
+    async fn start(&self, part: u32, run: &str) -> Result<(Orders, Sayings), HarnessError> {
         match self.agents.as_slice() {
             [] => Ok(line::local()?),
-            agents => agent::remote(&agents[part as usize % agents.len()], &self.secret.read()?).await,
+            agents => {
+                let (agent, secret) = (&agents[part as usize % agents.len()], self.secret.read()?);
+                agent::remote(agent, &secret, run, self.target.url.is_empty()).await
+            }
         }
     }
 }
