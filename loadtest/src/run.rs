@@ -140,7 +140,7 @@ async fn drive(
     for part in 0..parts {
         lines.push(means.start(part, &run).await?);
     }
-    let (target, servers) = means.target.prepare(scenario, dir).await?;
+    let (mut target, servers) = means.target.prepare(scenario, dir).await?;
     let mut result = RunResult::new(name, scenario, machine()?, target.used().await?);
     let (sender, mut said) = mpsc::channel(SAID_MAX);
     let (mut all, mut reading) = (Vec::new(), JoinSet::new());

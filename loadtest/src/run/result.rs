@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -79,7 +80,9 @@ struct Live {
     connect: Histogram<u64>,
     /// Of the second under way, all parts.
     second: Second,
+    /// Processor time at the last sample, and when that was taken: pages of metrics may be slow.
     cpu: f64,
+    sampled: Instant,
     /// Seconds since everybody was in.
     since: Option<u64>,
 }
@@ -93,6 +96,7 @@ impl Default for Live {
             connect: histogram(),
             second: Second::default(),
             cpu: 0.0,
+            sampled: Instant::now(),
             since: None,
         }
     }
@@ -151,14 +155,17 @@ impl RunResult {
     pub(super) fn sample(&mut self, used: Option<Used>) {
         let Used { cpu, mib: memory_mib } = used.unwrap_or_default();
         let second = std::mem::take(&mut self.live.second);
+        let now = Instant::now();
+        let passed = (now - self.live.sampled).as_secs_f64();
         self.points.push(Point {
             totals: self.totals(),
             ack: Percentiles::of(&gather(&second.ack)),
             delivery: Percentiles::of(&gather(&second.delivery)),
-            cores: cpu - self.live.cpu,
+            // A node that began anew has used less; the run says so by itself.
+            cores: (cpu - self.live.cpu).max(0.0) / passed,
             memory_mib,
         });
-        self.live.cpu = cpu;
+        (self.live.cpu, self.live.sampled) = (cpu, now);
         self.live.since = self.live.since.map(|since| since + 1);
     }
 
@@ -412,5 +419,17 @@ mod tests {
         assert_eq!(result.points[0].ack.count, 2);
         result.end(&Outcome::default());
         assert_eq!(result.ack.count, 2);
+    }
+
+    #[test]
+    fn cores_are_of_the_time_between_two_samples() {
+        let mut result = result("{}");
+        let used = |cpu| Some(Used { cpu, mib: 1.0 });
+        for (cpu, cores) in [(8.0, 2.0), (2.0, 0.0)] {
+            result.live.sampled = Instant::now() - std::time::Duration::from_secs(4);
+            result.sample(used(cpu));
+            let found = result.points.last().unwrap().cores;
+            assert!((found - cores).abs() < 0.1, "{found} for {cores}");
+        }
     }
 }
