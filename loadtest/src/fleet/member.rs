@@ -51,6 +51,8 @@ pub struct Member {
     pub index: u32,
     /// Where it sits.
     pub seat: Seat,
+    /// What tells its fleet from others.
+    fleet: u32,
     tally: Arc<Tally>,
     writer: tokio::sync::Mutex<Option<OwnedWriteHalf>>,
     joined: AtomicBool,
@@ -73,10 +75,11 @@ fn broken(what: impl Into<String>) -> io::Error {
 }
 
 impl Member {
-    pub(super) fn new(index: u32, seat: Seat, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(fleet: u32, index: u32, seat: Seat, tally: Arc<Tally>) -> Self {
         Self {
             index,
             seat,
+            fleet,
             tally,
             writer: tokio::sync::Mutex::new(None),
             joined: AtomicBool::new(false),
@@ -269,7 +272,9 @@ impl Member {
 
     fn event(&self, event: &[u8]) {
         if event.starts_with(br#"["message","#) {
-            let Some((mark, _)) = Mark::find(event) else { return };
+            let Some((mark, _)) = Mark::find(event).filter(|(mark, _)| mark.fleet == self.fleet) else {
+                return;
+            };
             let now = self.tally.clock.now();
             if self.seat.reads.is_none() {
                 self.tally.received.fetch_add(1, Ordering::Relaxed);
@@ -284,7 +289,10 @@ impl Member {
             // History overlaps with what it has.
             let (mut view, mut rest) = (lock(&self.view), event);
             while let Some((mark, end)) = Mark::find(rest) {
-                view.note(mark);
+                // What an earlier run said must neither count as said again nor stand for what is lost now.
+                if mark.fleet == self.fleet {
+                    view.note(mark);
+                }
                 rest = &rest[end..];
             }
         }
@@ -321,6 +329,7 @@ impl Member {
         };
         let number = self.sent.fetch_add(1, Ordering::Relaxed) + 1;
         let mark = Mark {
+            fleet: self.fleet,
             sender: self.index,
             number,
             meant,
