@@ -180,6 +180,11 @@ impl RunResult {
         for (why, count) in &outcome.refusals {
             *self.refusals.entry(why.clone()).or_default() += count;
         }
+        // What a part said last may have come after the last sample.
+        let totals = self.totals();
+        if let Some(point) = self.points.last_mut() {
+            point.totals = totals;
+        }
         self.ack = Percentiles::of(&self.live.ack);
         self.delivery = Percentiles::of(&self.live.delivery);
         self.connect = Percentiles::of(&self.live.connect);
@@ -417,8 +422,18 @@ mod tests {
         result.sample(None);
         assert_eq!((result.points[0].totals.sent, result.totals().joined), (10, 6));
         assert_eq!(result.points[0].ack.count, 2);
+        let last = Second {
+            totals: Totals {
+                sent: 7,
+                joined: 3,
+                ..Totals::default()
+            },
+            ..Second::default()
+        };
+        result.add(1, last);
         result.end(&Outcome::default());
         assert_eq!(result.ack.count, 2);
+        assert!(result.table().contains("sent 12,"), "{}", result.table());
     }
 
     #[test]
