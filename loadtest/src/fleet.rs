@@ -93,11 +93,11 @@ pub fn source(process: u8, socket: u32) -> Ipv4Addr {
 impl Fleet {
     /// A fleet whose sockets are not connected yet; `writes` says who writes.
     pub fn new(seats: Vec<Seat>, writes: impl Fn(usize) -> bool) -> Self {
-        let tally = Arc::new(Tally::default());
+        let (tally, fleet) = (Arc::new(Tally::default()), rand::random());
         let writers = (0..seats.len()).filter(|index| writes(*index)).collect();
         let members = (0..)
             .zip(seats)
-            .map(|(index, seat)| Arc::new(Member::new(index, seat, tally.clone())));
+            .map(|(index, seat)| Arc::new(Member::new(fleet, index, seat, tally.clone())));
         Self {
             members: members.collect(),
             writers,

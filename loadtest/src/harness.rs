@@ -66,7 +66,8 @@ pub async fn run_in_folder(
     outcome
 }
 
-async fn interrupted() {
+/// Waits for Ctrl-C or SIGTERM.
+pub async fn interrupted() {
     match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
         (Ok(mut interrupt), Ok(mut terminate)) => {
             tokio::select! {

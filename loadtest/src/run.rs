@@ -8,6 +8,7 @@ mod group;
 mod line;
 mod page;
 pub mod part;
+mod proof;
 mod result;
 mod scenario;
 mod table;
@@ -17,7 +18,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use agent::SecretOptions;
 use clap::Args;
 use line::{Orders, Sayings};
 use tokio::sync::mpsc;
@@ -28,6 +28,7 @@ pub use attack::{Flood, Kind};
 pub use capacity::{CapacityOptions, capacity};
 pub use group::{Group, SlowReaders};
 use part::{Order, Said, members};
+use proof::SecretOptions;
 pub use result::{Point, RunResult};
 pub use scenario::{Limits, Scenario, schema};
 use target::TargetOptions;
@@ -143,10 +144,11 @@ async fn drive(
     let parts = means.processes.unwrap_or(needed).min(scenario.all_rooms());
     let groups = scenario.groups();
     let mut lines = Vec::new();
+    let run = proof::nonce();
     for part in 0..parts {
-        lines.push(means.start(part).await?);
+        lines.push(means.start(part, &run).await?);
     }
-    let (target, servers) = means.target.prepare(scenario, dir).await?;
+    let (mut target, servers) = means.target.prepare(scenario, dir).await?;
     let mut attack = None;
     let mut result = RunResult::new(name, scenario, machine()?, target.used().await?);
     let (sender, mut said) = mpsc::channel(SAID_MAX);
@@ -209,10 +211,13 @@ async fn drive(
 }
 
 impl Means {
-    async fn start(&self, part: u32) -> Result<(Orders, Sayings), HarnessError> {
+    async fn start(&self, part: u32, run: &str) -> Result<(Orders, Sayings), HarnessError> {
         match self.agents.as_slice() {
             [] => Ok(line::local()?),
-            agents => agent::remote(&agents[part as usize % agents.len()], &self.secret.read()?).await,
+            agents => {
+                let (agent, secret) = (&agents[part as usize % agents.len()], self.secret.read()?);
+                agent::remote(agent, &secret, run, self.target.url.is_empty()).await
+            }
         }
     }
 }

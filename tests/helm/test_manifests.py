@@ -139,3 +139,35 @@ def test_the_load_test_fits_what_it_tests_and_its_namespace():
         confined = spec["containers"][0]["securityContext"]
         assert not confined["allowPrivilegeEscalation"] and confined["capabilities"] == {"drop": ["ALL"]}
         assert spec["containers"][0]["image"].startswith("roomcast-load:")
+
+
+def test_nodes_that_are_closed_let_the_clients_of_the_load_test_in_when_that_is_asked_for():
+    objects = kustomize_folder(ROOT / "k8s/loadtest")
+    production = kustomize("production")
+    policy = yaml.safe_load((ROOT / "k8s/loadtest/closed-nodes.yaml").read_text())
+    node = next(labels for item, labels in templates(production) if item["metadata"]["name"] == "roomcast-node")
+    client = next(labels for item, labels in templates(objects) if item["kind"] == "StatefulSet")
+
+    def lets_in(item):
+        """Whether this policy is about nodes and lets clients of the same namespace to their port."""
+        spec = item["spec"]
+        return selects(spec["podSelector"], node) and any(
+            {"port": "http"} in rule["ports"]
+            and any("namespaceSelector" not in peer and selects(peer["podSelector"], client) for peer in rule.get("from", []))
+            for rule in spec["ingress"])
+
+    for version in VERSIONS:
+        validate([policy], version)
+    assert not any(lets_in(item) for item in of_kind(production, "NetworkPolicy")), "then it would not be needed"
+    assert lets_in(policy)
+    # A policy that selects nodes closes them where they have no other: none may come unasked.
+    assert not any(selects(item["spec"]["podSelector"], node) for item in of_kind(objects, "NetworkPolicy"))
+
+
+def templates(objects):
+    """(object, labels of its pods) of everything that makes pods."""
+    return [(item, item["spec"]["template"]["metadata"]["labels"]) for item in objects if "template" in item.get("spec", {})]
+
+
+def selects(selector, labels):
+    return selector.get("matchLabels", {}).items() <= labels.items()

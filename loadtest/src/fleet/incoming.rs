@@ -32,6 +32,9 @@ impl Member {
             let Some((mark, _)) = Mark::find(event) else {
                 return self.reply(event);
             };
+            if mark.fleet != self.fleet {
+                return;
+            }
             let now = self.tally.clock.now();
             self.tally.received.fetch_add(1, Ordering::Relaxed);
             if !self.is_slow() {
@@ -59,7 +62,10 @@ impl Member {
             // History overlaps with what it has.
             let (mut view, mut rest) = (lock(&self.view), event);
             while let Some((mark, end)) = Mark::find(rest) {
-                view.note(mark);
+                // What an earlier run said must neither count as said again nor stand for what is lost now.
+                if mark.fleet == self.fleet {
+                    view.note(mark);
+                }
                 rest = &rest[end..];
             }
         }

@@ -1,8 +1,10 @@
-//! The mark in the text of each message: who sent it, which of theirs it is, and when it was meant to go.
+//! The mark in the text of each message: whose it is, which of theirs it is, and when it was meant to go.
 
 /// What a message says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
+    /// The sender's fleet: rooms that existed before hold the messages of others.
+    pub fleet: u32,
     /// Index of the sender in its fleet.
     pub sender: u32,
     /// Which of the sender's messages, from 1.
@@ -17,7 +19,7 @@ const BORDER: u8 = b'~';
 impl Mark {
     /// A text of at least `bytes` bytes that begins with the mark.
     pub fn text(&self, bytes: usize) -> String {
-        let mut text = format!("~{}:{}:{}~", self.sender, self.number, self.meant);
+        let mut text = format!("~{}:{}:{}:{}~", self.fleet, self.sender, self.number, self.meant);
         while text.len() < bytes {
             text.push('x');
         }
@@ -31,6 +33,7 @@ impl Mark {
         let text = std::str::from_utf8(&bytes[begin..begin + length]).ok()?;
         let mut fields = text.split(':');
         let mark = Self {
+            fleet: fields.next()?.parse().ok()?,
             sender: fields.next()?.parse().ok()?,
             number: fields.next()?.parse().ok()?,
             meant: fields.next()?.parse().ok()?,
@@ -46,6 +49,7 @@ mod tests {
     #[test]
     fn mark_is_found_in_an_event() {
         let mark = Mark {
+            fleet: 3,
             sender: 12,
             number: 7,
             meant: 1_800_000_000_000_000,
@@ -55,7 +59,7 @@ mod tests {
         let (found, end) = Mark::find(event.as_bytes()).unwrap();
         assert_eq!(found, mark);
         assert_eq!(Mark::find(&event.as_bytes()[end..]), None);
-        for other in ["", "~", "~1:2~", "~1:2:3:4~", "~a:2:3~"] {
+        for other in ["", "~", "~1:2:3~", "~1:2:3:4:5~", "~a:2:3:4~"] {
             assert_eq!(Mark::find(other.as_bytes()), None);
         }
     }

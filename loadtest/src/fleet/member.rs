@@ -48,6 +48,8 @@ pub struct Member {
     pub index: u32,
     /// Where it sits.
     pub seat: Seat,
+    /// What tells its fleet from others.
+    pub(super) fleet: u32,
     pub(super) tally: Arc<Tally>,
     writer: tokio::sync::Mutex<Option<OwnedWriteHalf>>,
     joined: AtomicBool,
@@ -74,11 +76,12 @@ pub(super) fn broken(what: impl Into<String>) -> io::Error {
 }
 
 impl Member {
-    pub(super) fn new(index: u32, seat: Seat, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(fleet: u32, index: u32, seat: Seat, tally: Arc<Tally>) -> Self {
         Self {
             index,
             pace: seat.slow.map(Pace::new),
             seat,
+            fleet,
             tally,
             writer: tokio::sync::Mutex::new(None),
             joined: AtomicBool::new(false),
@@ -239,6 +242,7 @@ impl Member {
         };
         let number = self.sent.fetch_add(1, Ordering::Relaxed) + 1;
         let mark = Mark {
+            fleet: self.fleet,
             sender: self.index,
             number,
             meant,

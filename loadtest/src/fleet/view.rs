@@ -55,6 +55,7 @@ mod tests {
 
     fn mark(sender: u32, number: u32) -> Mark {
         Mark {
+            fleet: 1,
             sender,
             number,
             meant: 0,

@@ -129,7 +129,12 @@ fn row(result: &RunResult) -> String {
     let talk = &result.points[result.begun_at.min(result.points.len())..];
     let cores = talk.iter().map(|point| point.cores).sum::<f64>() / talk.len().max(1) as f64;
     let (rate, ack, delivery) = (result.scenario.rate, result.ack.p99, result.delivery.p99);
-    let mut text = format!("{rate:>9.0} {ack:>9.1} {delivery:>9.1} {cores:>7.2}");
+    let cores = if result.measured {
+        format!("{cores:.2}")
+    } else {
+        "-".to_owned()
+    };
+    let mut text = format!("{rate:>9.0} {ack:>9.1} {delivery:>9.1} {cores:>7}");
     for complaint in result.complaints() {
         // Writing to a string cannot fail.
         let _written = write!(text, "  {complaint}");
@@ -163,6 +168,18 @@ mod tests {
     fn search_without_an_end_is_bounded() {
         assert_eq!(find(100.0, f64::INFINITY).1, RUNS_MAX);
         assert_eq!(find(100.0, 0.0), (None, RUNS_MAX));
+    }
+
+    #[test]
+    fn cores_that_were_not_measured_are_not_told() {
+        let text = "about: x\nrooms: 1\nmembers: 2\nconnects_per_second: 10\nrate: 5\nlasts: 1\n";
+        let scenario: Scenario = serde_saphyr::from_str(text).unwrap();
+        let mut result = RunResult::new("x", &scenario, String::new(), None);
+        result.points.push(crate::run::Point::default());
+        let cores = |result: &RunResult| row(result).split_whitespace().nth(3).unwrap().to_owned();
+        assert_eq!(cores(&result), "-");
+        result.measured = true;
+        assert_eq!(cores(&result), "0.00");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::part::{Order, Said};
+use super::proof::VARIABLE;
 
 /// Longest line that is read, bytes: a second of a part has a few thousand latencies.
 const LINE_MAX: u64 = 16 * 1024 * 1024;
@@ -43,6 +44,8 @@ pub fn local() -> io::Result<(Orders, Sayings)> {
 pub(super) fn part() -> io::Result<Child> {
     Command::new(std::env::current_exe()?)
         .arg("part")
+        // It has no use for it.
+        .env_remove(VARIABLE)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)

@@ -86,6 +86,17 @@ pub fn page(results: &[RunResult]) -> String {
         };
         results.iter().enumerate().map(line).collect()
     };
+    let measured = |lines: Vec<Line>| {
+        let own = |(mut line, result): (Line, &RunResult)| {
+            if !result.measured {
+                // A line at 0 would say that it was nothing. The place stays, so that colours do.
+                line.values.clear();
+                line.name.push_str(" not measured");
+            }
+            line
+        };
+        lines.into_iter().zip(results).map(own).collect::<Vec<_>>()
+    };
     let two = |first: Vec<Line>, second: Vec<Line>| first.into_iter().chain(second).collect::<Vec<_>>();
     let mut charts = vec![
         (
@@ -121,10 +132,13 @@ pub fn page(results: &[RunResult]) -> String {
             "Refused or failed, a second",
             lines("", |points, at| rate(points, at, |point| point.totals.refused)),
         ),
-        ("Cores that the nodes use", lines("", |points, at| points[at].cores)),
+        (
+            "Cores that the nodes use",
+            measured(lines("", |points, at| points[at].cores)),
+        ),
         (
             "Memory of the nodes, MiB",
-            lines("", |points, at| points[at].memory_mib),
+            measured(lines("", |points, at| points[at].memory_mib)),
         ),
     ];
     if results.iter().any(|result| result.scenario.asks()) {
@@ -157,7 +171,7 @@ fn table(results: &[RunResult]) -> String {
         let (ack, delivery, verdict) = (result.ack, result.delivery, result.verdict);
         let _written = write!(
             text,
-            "<tr><td>{}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.0}<td>{}<td>{}<td>{}<td>{}<td>{:.1}",
+            "<tr><td>{}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.0}<td>{}<td>{}<td>{}<td>{}<td>{}",
             escape(&result.name),
             ack.p50,
             ack.p99,
@@ -172,7 +186,11 @@ fn table(results: &[RunResult]) -> String {
             verdict.lost,
             verdict.doubled,
             verdict.disordered,
-            result.per_socket_kib()
+            if result.measured {
+                format!("{:.1}", result.per_socket_kib())
+            } else {
+                "not measured".to_owned()
+            }
         );
     }
     text + "</table>"
@@ -277,6 +295,26 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::Scenario;
+
+    #[test]
+    fn what_was_not_measured_has_no_line() {
+        let text = "about: x\nrooms: 1\nmembers: 2\nconnects_per_second: 10\nlasts: 2\n";
+        let scenario: Scenario = serde_saphyr::from_str(text).unwrap();
+        let mut result = RunResult::new("x", &scenario, String::new(), None);
+        result.points = vec![Point::default(); 3];
+        let drawn = |result: &RunResult| {
+            let page = page(std::slice::from_ref(result));
+            let cores = page.split("Cores that the nodes use").nth(1).unwrap().to_owned();
+            (
+                cores.split("points=\"").nth(1).unwrap().starts_with('"'),
+                page.matches("not measured").count(),
+            )
+        };
+        assert_eq!(drawn(&result), (true, 3));
+        result.measured = true;
+        assert_eq!(drawn(&result), (false, 0));
+    }
 
     #[test]
     fn axes_end_at_round_numbers() {

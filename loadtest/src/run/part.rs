@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::BufReader;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::crowd::Crowd;
 use super::group::{Group, Place, places};
+use super::line::read_line;
 use super::scenario::Scenario;
 use super::target::source;
 use crate::fleet::tally::{Tally, Totals, histogram};
@@ -21,6 +22,9 @@ use crate::fleet::{Fleet, Seat, Verdict};
 
 /// How long what is under way may take to arrive.
 const SETTLED_MAX: Duration = Duration::from_secs(20);
+
+/// Longest order, bytes: tokens of a few KiB for as many sockets as a process may have.
+const ORDER_MAX: u64 = 256 * 1024 * 1024;
 
 /// What a part has to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -112,8 +116,13 @@ fn second(tally: &Tally) -> Second {
 
 /// Does what the standard input orders, and says so on the standard output.
 pub async fn serve() -> io::Result<()> {
-    let mut orders = BufReader::new(tokio::io::stdin()).lines();
-    let order = orders.next_line().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let mut orders = BufReader::new(tokio::io::stdin());
+    let mut hear = async || {
+        read_line(&mut orders, ORDER_MAX)
+            .await?
+            .ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))
+    };
+    let order = hear().await?;
     let order: Order = serde_json::from_str(&order)?;
     let scenario = &order.scenario;
     let groups = scenario.groups();
@@ -149,8 +158,8 @@ pub async fn serve() -> io::Result<()> {
     let work = async {
         fleet.connect(connects).await;
         say(&Said::Joined)?;
-        // All parts begin together.
-        orders.next_line().await?;
+        // All parts begin together, and none where nobody leads them any more.
+        hear().await?;
         let crowds = groups.iter().enumerate().map(|(index, group)| {
             let begin = places.partition_point(|place| place.group < index);
             let end = places.partition_point(|place| place.group <= index);

@@ -1,6 +1,7 @@
 //! What a load test found: a point for each second, the totals, and what is to be complained of.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -92,7 +93,9 @@ struct Live {
     first_delta: Histogram<u64>,
     /// Of the second under way, all parts.
     second: Second,
+    /// Processor time at the last sample, and when that was taken: pages of metrics may be slow.
     cpu: f64,
+    sampled: Instant,
     /// Seconds since everybody was in.
     since: Option<u64>,
 }
@@ -107,6 +110,7 @@ impl Default for Live {
             first_delta: histogram(),
             second: Second::default(),
             cpu: 0.0,
+            sampled: Instant::now(),
             since: None,
         }
     }
@@ -170,15 +174,18 @@ impl RunResult {
     pub(super) fn sample(&mut self, used: Option<Used>) {
         let Used { cpu, mib: memory_mib } = used.unwrap_or_default();
         let second = std::mem::take(&mut self.live.second);
+        let now = Instant::now();
+        let passed = (now - self.live.sampled).as_secs_f64();
         self.points.push(Point {
             totals: self.totals(),
             ack: Percentiles::of(&gather(&second.ack)),
             delivery: Percentiles::of(&gather(&second.delivery)),
             first_delta: Percentiles::of(&gather(&second.first_delta)),
-            cores: cpu - self.live.cpu,
+            // A node that began anew has used less; the run says so by itself.
+            cores: (cpu - self.live.cpu).max(0.0) / passed,
             memory_mib,
         });
-        self.live.cpu = cpu;
+        (self.live.cpu, self.live.sampled) = (cpu, now);
         self.live.since = self.live.since.map(|since| since + 1);
     }
 
@@ -194,6 +201,11 @@ impl RunResult {
         self.slow_away += outcome.slow_away;
         for (why, count) in &outcome.refusals {
             *self.refusals.entry(why.clone()).or_default() += count;
+        }
+        // What a part said last may have come after the last sample.
+        let totals = self.totals();
+        if let Some(point) = self.points.last_mut() {
+            point.totals = totals;
         }
         self.ack = Percentiles::of(&self.live.ack);
         self.delivery = Percentiles::of(&self.live.delivery);
@@ -400,7 +412,29 @@ mod tests {
         result.sample(None);
         assert_eq!((result.points[0].totals.sent, result.totals().joined), (10, 6));
         assert_eq!(result.points[0].ack.count, 2);
+        let last = Second {
+            totals: Totals {
+                sent: 7,
+                joined: 3,
+                ..Totals::default()
+            },
+            ..Second::default()
+        };
+        result.add(1, last);
         result.end(&Outcome::default());
         assert_eq!(result.ack.count, 2);
+        assert!(result.table().contains("sent 12,"), "{}", result.table());
+    }
+
+    #[test]
+    fn cores_are_of_the_time_between_two_samples() {
+        let mut result = result("{}");
+        let used = |cpu| Some(Used { cpu, mib: 1.0 });
+        for (cpu, cores) in [(8.0, 2.0), (2.0, 0.0)] {
+            result.live.sampled = Instant::now() - std::time::Duration::from_secs(4);
+            result.sample(used(cpu));
+            let found = result.points.last().unwrap().cores;
+            assert!((found - cores).abs() < 0.1, "{found} for {cores}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Args;
+use futures::future::try_join_all;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::lookup_host;
@@ -62,8 +63,11 @@ pub enum Target {
 pub struct There {
     /// CONNECT payloads of the sockets.
     auths: Vec<String>,
-    metrics: Vec<String>,
+    /// The pages, and what each said last.
+    metrics: Vec<(String, Used)>,
     http: reqwest::Client,
+    /// Nodes that began anew.
+    ended: Vec<String>,
 }
 
 impl TargetOptions {
@@ -99,8 +103,13 @@ impl TargetOptions {
         let file = self.tokens.as_deref().unwrap_or(Path::new(""));
         let there = There {
             auths: read_tokens(file, scenario.sockets(), &self.user_agent)?,
-            metrics: self.metrics.clone(),
+            metrics: self
+                .metrics
+                .iter()
+                .map(|page| (page.clone(), Used::default()))
+                .collect(),
             http: reqwest::Client::new(),
+            ended: Vec::new(),
         };
         Ok((Target::There(there), servers))
     }
@@ -174,22 +183,14 @@ impl Target {
     }
 
     /// What all nodes have used, where that can be measured.
-    pub async fn used(&self) -> Result<Option<Used>, HarnessError> {
+    pub async fn used(&mut self) -> Result<Option<Used>, HarnessError> {
         match self {
             Self::Own(deployment, _) => {
                 let pids: Vec<u32> = deployment.nodes.iter().filter_map(|node| node.process.pid()).collect();
                 Ok(Some(used(&pids)?))
             }
             Self::There(there) if there.metrics.is_empty() => Ok(None),
-            Self::There(there) => {
-                let mut all = Used::default();
-                for page in &there.metrics {
-                    let one = there.read(page).await?;
-                    all.cpu += one.cpu;
-                    all.mib += one.mib;
-                }
-                Ok(Some(all))
-            }
+            Self::There(there) => there.used().await.map(Some),
         }
     }
 
@@ -201,30 +202,50 @@ impl Target {
                 deployment.stop().await?;
                 Ok(ended)
             }
-            Self::There(_) => Ok(Vec::new()),
+            Self::There(there) => Ok(there.ended),
         }
     }
 }
 
 impl There {
+    async fn used(&mut self) -> Result<Used, HarnessError> {
+        // At once, so that all figures are of one moment.
+        let pages = self.metrics.iter().map(|(page, _)| self.read(page));
+        let now = try_join_all(pages).await?;
+        let mut all = Used::default();
+        for ((page, last), now) in self.metrics.iter_mut().zip(now) {
+            if now.cpu < last.cpu {
+                self.ended.push(format!(
+                    "{page}: its processor time went back, so the process is another"
+                ));
+            }
+            *last = now;
+            all.cpu += now.cpu;
+            all.mib += now.mib;
+        }
+        Ok(all)
+    }
+
     async fn read(&self, page: &str) -> Result<Used, HarnessError> {
         let unfit = |why: &dyn std::fmt::Display| HarnessError::Setup(format!("--metrics {page}: {why}"));
         let asked = self.http.get(page).timeout(METRICS_MAX).send().await;
         let text = match asked.and_then(reqwest::Response::error_for_status) {
-            Ok(answer) => answer.text().await.map_err(|error| unfit(&error))?,
+            Ok(answer) => answer.text().await.map_err(|error| unfit(&error.without_url()))?,
             Err(error) => return Err(unfit(&error.without_url())),
         };
         parse_metrics(&text)
-            .ok_or_else(|| unfit(&"it names neither process_cpu_seconds_total nor process_resident_memory_bytes"))
+            .ok_or_else(|| unfit(&"it does not tell both process_cpu_seconds_total and process_resident_memory_bytes"))
     }
 }
 
 fn parse_metrics(page: &str) -> Option<Used> {
     let value = |name: &str| -> Option<f64> {
-        let line = page
-            .lines()
-            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))?;
-        line.rsplit(' ').next()?.parse().ok()
+        let mut samples = page.lines().filter_map(|line| line.strip_prefix(name));
+        let sample = samples.find(|rest| rest.starts_with([' ', '{']))?;
+        // Labels may hold blanks, and a time may stand behind the value.
+        let rest = sample.rsplit_once('}').map_or(sample, |(_, rest)| rest);
+        let value: f64 = rest.split_whitespace().next()?.parse().ok()?;
+        value.is_finite().then_some(value)
     };
     Some(Used {
         cpu: value("process_cpu_seconds_total")?,
@@ -302,6 +323,8 @@ pub fn source(server: SocketAddr, process: u8, socket: u32) -> Ipv4Addr {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
@@ -339,9 +362,36 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_read_with_and_without_labels() {
-        let page = "# HELP x\nprocess_cpu_seconds_total{job=\"a\"} 2.5\nprocess_resident_memory_bytes 1048576\n";
+    fn metrics_are_read_with_labels_and_times_and_without() {
+        let page = "# HELP x\nprocess_cpu_seconds_total{job=\"a } b\"} 2.5 1700000000000\nprocess_resident_memory_bytes 1048576\n";
         assert_eq!(parse_metrics(page), Some(Used { cpu: 2.5, mib: 1.0 }));
         assert_eq!(parse_metrics("up 1\n"), None);
+        assert_eq!(parse_metrics(&page.replace("2.5", "NaN")), None);
+        assert_eq!(parse_metrics(&page.replace("_bytes", "_bytes_of_another")), None);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_began_anew_is_told() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let page = format!("http://{}/metrics", listener.local_addr().unwrap());
+        let times = Arc::new(Mutex::new(vec![3.0, 3.0, 1.0]));
+        let answer = move || {
+            let seconds = times.lock().unwrap().remove(0);
+            let text = format!("process_cpu_seconds_total {seconds}\nprocess_resident_memory_bytes 1048576\n");
+            async move { text }
+        };
+        let pages = axum::Router::new().route("/metrics", axum::routing::get(answer));
+        tokio::spawn(async move { axum::serve(listener, pages).await });
+        let mut target = Target::There(There {
+            auths: Vec::new(),
+            metrics: vec![(page.clone(), Used::default())],
+            http: reqwest::Client::new(),
+            ended: Vec::new(),
+        });
+        for cpu in [3.0, 3.0, 1.0] {
+            assert_eq!(target.used().await.unwrap(), Some(Used { cpu, mib: 1.0 }));
+        }
+        let ended = target.end().await.unwrap();
+        assert!(ended.len() == 1 && ended[0].contains(&page), "{ended:?}");
     }
 }

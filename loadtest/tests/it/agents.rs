@@ -6,7 +6,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -21,6 +22,8 @@ fn program() -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .env_remove("ROOMCAST_LOAD_SECRET")
+        .env_remove("ROOMCAST_LOAD_SECRET_FILE")
         .kill_on_drop(true);
     program
 }
@@ -121,4 +124,88 @@ async fn an_agent_that_dies_ends_the_run_with_its_name() {
     }
     assert_eq!(timeout(SLOW, run.wait()).await.unwrap().unwrap().code(), Some(2));
     assert!(all.contains(&second) && !all.contains(&first), "{all}");
+}
+
+/// Reads what a program says until a line has `what` in it.
+async fn wait_for(said: &mut (impl tokio::io::AsyncBufRead + Unpin), what: &str) -> String {
+    let mut all = String::new();
+    while !all.contains(what) {
+        let read = timeout(SLOW, said.read_line(&mut all)).await.unwrap().unwrap();
+        assert_ne!(read, 0, "it ended without {what:?}: {all}");
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_serves_one_run_and_the_next_when_who_led_it_is_gone() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), server().await);
+    let (mut one, address) = agent(folder.path()).await;
+    let mut log = BufReader::new(one.stderr.take().unwrap());
+    let mut first = run(&folder, server, 60, &[&address], SECRET).spawn().unwrap();
+    wait_for(&mut BufReader::new(first.stderr.take().unwrap()), "the talk begins").await;
+
+    let (code, _, errors) = end(run(&folder, server, 2, &[&address], SECRET)).await;
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(
+        errors.contains("another run, led from 127.0.0.1") && errors.contains(&address),
+        "{errors}"
+    );
+
+    first.kill().await.unwrap();
+    wait_for(&mut log, "it has ended").await;
+    let (code, table, errors) = end(run(&folder, server, 2, &[&address], SECRET)).await;
+    assert_eq!(code, Some(0), "{table}{errors}");
+
+    let pid = one.id().unwrap().to_string();
+    // As Kubernetes ends it.
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .await
+            .unwrap()
+            .success()
+    );
+    assert_eq!(timeout(SLOW, one.wait()).await.unwrap().unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_says_that_it_is_an_agent_is_given_no_tokens() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), server().await);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let impostor = tokio::spawn(async move {
+        let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+        stream.write_all(b"{\"nonce\":\"00\"}\n").await.unwrap();
+        let mut heard = String::new();
+        stream.read_line(&mut heard).await.unwrap();
+        stream.write_all(b"{\"proof\":\"00\"}\n").await.unwrap();
+        stream.read_to_string(&mut heard).await.unwrap();
+        heard
+    });
+    let (code, _, errors) = end(run(&folder, server, 2, &[&address], SECRET)).await;
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(
+        errors.contains(&address) && errors.contains("does not know the secret"),
+        "{errors}"
+    );
+    let heard = timeout(SLOW, impostor).await.unwrap().unwrap();
+    assert!(heard.contains("proof") && !heard.contains("token"), "{heard}");
+    assert!(!heard.contains(SECRET), "{heard}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_secret_may_stand_in_the_environment() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), server().await);
+    let mut nobody = program();
+    nobody.args(["agent", "--listen", "127.0.0.1:0"]);
+    let (code, _, errors) = end(nobody).await;
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("ROOMCAST_LOAD_SECRET"), "{errors}");
+
+    let (_agent, address) = agent(folder.path()).await;
+    let mut run = run(&folder, server, 2, &[], SECRET);
+    run.args(["--agents", &address]).env("ROOMCAST_LOAD_SECRET", SECRET);
+    let (code, table, errors) = end(run).await;
+    assert_eq!(code, Some(0), "{table}{errors}");
 }

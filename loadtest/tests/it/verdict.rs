@@ -87,20 +87,8 @@ async fn spoil(
     }
 }
 
-async fn judged(fault: Fault) -> (Verdict, u64) {
-    let server = way(server().await, fault).await;
-    let seat = |user: u32| Seat {
-        server,
-        from: source(0, user),
-        room: format!("room-{}", user % ROOMS).into(),
-        auth: "{}".into(),
-        slow: None,
-    };
-    // One writer in a room: the first.
-    let fleet = Fleet::new((0..ROOMS * MEMBERS).map(seat).collect(), |user| user < ROOMS as usize);
-    fleet.connect(1000.0).await;
-    assert_eq!(fleet.tally().totals().joined, u64::from(ROOMS * MEMBERS));
-    let talk = Talk {
+fn talk() -> Talk {
+    Talk {
         members: 0..(ROOMS * MEMBERS) as usize,
         rate: Curve::flat(200.0),
         lasts: Duration::from_millis(500),
@@ -108,8 +96,27 @@ async fn judged(fault: Fault) -> (Verdict, u64) {
         questions: 0.0,
         poisson: false,
         seed: 1,
+    }
+}
+
+/// A fleet with one writer in each room: the first.
+fn fleet(server: SocketAddr) -> Fleet {
+    let seat = |user: u32| Seat {
+        server,
+        from: source(0, user),
+        room: format!("room-{}", user % ROOMS).into(),
+        auth: "{}".into(),
+        slow: None,
     };
-    fleet.talk(talk).await;
+    Fleet::new((0..ROOMS * MEMBERS).map(seat).collect(), |user| user < ROOMS as usize)
+}
+
+async fn judged(fault: Fault) -> (Verdict, u64) {
+    let server = way(server().await, fault).await;
+    let fleet = fleet(server);
+    fleet.connect(1000.0).await;
+    assert_eq!(fleet.tally().totals().joined, u64::from(ROOMS * MEMBERS));
+    fleet.talk(talk()).await;
     let limit = if matches!(fault, Fault::Drop) { 1 } else { 10 };
     let verdict = fleet.settle(Duration::from_secs(limit)).await;
     let sent = fleet.tally().totals().sent;
@@ -153,4 +160,25 @@ async fn a_copy_that_comes_late_is_out_of_order() {
     assert_eq!((verdict.lost, verdict.doubled, verdict.unanswered), (0, 0, 0));
     // The first of each connection.
     assert_eq!(verdict.disordered, u64::from(ROOMS * MEMBERS), "{verdict:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_fleet_says_in_the_same_rooms_is_not_judged() {
+    let whole = server().await;
+    let through = way(whole, Fault::Drop).await;
+    let (one, other) = (fleet(whole), fleet(through));
+    tokio::join!(one.connect(1000.0), other.connect(1000.0));
+    // Same senders and numbers, so that each could stand for the other.
+    tokio::join!(one.talk(talk()), other.talk(talk()));
+    let (clean, holed) = tokio::join!(
+        one.settle(Duration::from_secs(10)),
+        other.settle(Duration::from_secs(1))
+    );
+    assert!(clean.is_clean() && clean.expected > 0, "{clean:?}");
+    assert_eq!((holed.doubled, holed.disordered), (0, 0));
+    assert!(
+        holed.lost > 0,
+        "the messages of the other fleet filled the holes: {holed:?}"
+    );
+    tokio::join!(one.leave(), other.leave());
 }
