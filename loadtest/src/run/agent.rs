@@ -112,7 +112,12 @@ pub async fn serve(options: AgentOptions) -> Result<bool, HarnessError> {
         loop {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
-                Err(error) => break error,
+                Err(error) => {
+                    // Out of files, say: that passes.
+                    eprintln!("nobody can connect: {error}");
+                    sleep(CONNECT_PERIOD).await;
+                    continue;
+                }
             };
             let Ok(proving) = unproven.clone().try_acquire_owned() else {
                 continue;
@@ -134,10 +139,11 @@ pub async fn serve(options: AgentOptions) -> Result<bool, HarnessError> {
         }
     };
     tokio::select! {
-        error = serving => Err(error.into()),
+        () = serving => {}
         // Also by SIGTERM, which the first process of a container would not notice otherwise.
-        () = interrupted() => Ok(true),
+        () = interrupted() => {}
     }
+    Ok(true)
 }
 
 async fn check(
