@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 pub mod child;
@@ -22,6 +22,11 @@ use redis::Redis;
 
 /// What the clients' `userAgent` contains.
 pub const APP: &str = "RoomcastLoad";
+/// The CONNECT payload of a user who speaks the first protocol.
+pub fn auth(token: &str, username: &str, user_agent: &str) -> Value {
+    json!({"accessToken": token, "refreshToken": "none", "userAgent": user_agent, "username": username})
+}
+
 /// Any secret of at least 32 bytes.
 const SECRET: &str = "roomcast-load-secret-of-more-than-32-bytes";
 /// How long a start may take.

@@ -13,7 +13,7 @@ use super::reader::{End, Reader};
 use super::rng::Rng;
 use super::writer::Writer;
 use crate::client::{Client, CloseReason, ConnectError};
-use crate::deployment::APP;
+use crate::deployment::{APP, auth};
 
 /// Limit of a connect and of each ack: above the 1.5 s that a node waits for Redis.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
@@ -81,12 +81,7 @@ impl Member {
         suffer: mpsc::Receiver<Suffer>,
         mut rng: Rng,
     ) -> Self {
-        let mut auth = json!({
-            "accessToken": token,
-            "refreshToken": "none",
-            "userAgent": APP,
-            "username": format!("user{}", profile.index),
-        });
+        let mut auth = auth(token, &format!("user{}", profile.index), APP);
         if profile.proto2 {
             auth["proto"] = json!(2);
         }

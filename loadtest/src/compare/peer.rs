@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::deployment::child::{Ports, Process, Program, wait_until};
 use crate::deployment::plan::display_as_value;
 use crate::deployment::redis::Redis;
-use crate::deployment::{APP, Deployment, Durability, Plan, Topology};
+use crate::deployment::{APP, Deployment, Durability, Plan, Topology, auth};
 use crate::fleet::{Seat, source};
 
 /// How long a peer may take to listen.
@@ -206,9 +205,7 @@ impl Servers {
         let seat = |user: u32| {
             let room = user % rooms;
             let token = self.tokens.get(user as usize).map_or("", String::as_str);
-            let auth = json!({
-                "accessToken": token, "refreshToken": "none", "userAgent": APP, "username": format!("user{user}"),
-            });
+            let auth = auth(token, &format!("user{user}"), APP);
             let server = match placement {
                 Placement::First => 0,
                 Placement::Rooms => room,

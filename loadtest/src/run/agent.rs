@@ -166,10 +166,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 }
 
 async fn bridge(stream: BufReader<TcpStream>, place: Place) -> io::Result<()> {
-    let mut part = line::part()?;
-    let no_pipe = || io::Error::other("a part has no pipes");
-    let mut orders = part.stdin.take().ok_or_else(no_pipe)?;
-    let mut said = part.stdout.take().ok_or_else(no_pipe)?;
+    let (mut part, mut orders, mut said) = line::part()?;
     let (mut from, mut to) = tokio::io::split(stream);
     tokio::select! {
         ended = copy(&mut from, &mut orders) => ended?,

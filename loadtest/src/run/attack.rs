@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::deployment::APP;
+use crate::deployment::{APP, auth};
 use crate::flood::attack::User;
 use crate::flood::attack::tally::{Report, Tally, count};
 use crate::flood::attack::wire::{self, Opened};
@@ -137,9 +137,7 @@ impl Attacker {
             Kind::Reconnects => "forged",
             _ => &self.user.token,
         };
-        let auth = json!({
-            "accessToken": token, "refreshToken": "none", "userAgent": APP, "username": self.user.username,
-        });
+        let auth = auth(token, &self.user.username, APP);
         let hello = wire::text_frame(&format!("40{auth}"));
         if opened.stream.write_all(&hello).await.is_ok() && wire::wait_for(&mut opened, "40{", "44{").await {
             if self.flood.kind != Kind::Events {

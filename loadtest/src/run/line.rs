@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::part::{Order, Said};
@@ -33,23 +33,24 @@ pub struct Sayings {
 
 /// Starts a part as a process of this machine.
 pub fn local() -> io::Result<(Orders, Sayings)> {
-    let mut process = part()?;
-    let no_pipe = || io::Error::other("a part has no pipes");
-    let orders = process.stdin.take().ok_or_else(no_pipe)?;
-    let said = process.stdout.take().ok_or_else(no_pipe)?;
+    let (process, orders, said) = part()?;
     Ok(line(said, orders, "a client process".to_owned(), Some(process)))
 }
 
-/// A process of clients that listens to its standard input.
-pub(super) fn part() -> io::Result<Child> {
-    Command::new(std::env::current_exe()?)
+/// A process of clients, and its standard input and output.
+pub(super) fn part() -> io::Result<(Child, ChildStdin, ChildStdout)> {
+    let mut process = Command::new(std::env::current_exe()?)
         .arg("part")
         // It has no use for it.
         .env_remove(VARIABLE)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
-        .spawn()
+        .spawn()?;
+    let no_pipe = || io::Error::other("a part has no pipes");
+    let orders = process.stdin.take().ok_or_else(no_pipe)?;
+    let said = process.stdout.take().ok_or_else(no_pipe)?;
+    Ok((process, orders, said))
 }
 
 /// A line over any two streams.
@@ -92,9 +93,7 @@ impl Sayings {
         };
         serde_json::from_str(&line).map_err(|error| broken(&error.to_string()))
     }
-}
 
-impl Sayings {
     /// Waits for the end of a part that is done: it closes its sockets.
     pub async fn end(mut self) {
         // There is nothing more to hear.

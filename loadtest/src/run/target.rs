@@ -12,13 +12,12 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Args;
 use futures::future::try_join_all;
 use serde::Deserialize;
-use serde_json::json;
 use tokio::net::lookup_host;
 
 use super::attack::ROOM;
 use super::group::places;
 use super::scenario::Scenario;
-use crate::deployment::{APP, Deployment, Durability, Plan, Topology};
+use crate::deployment::{APP, Deployment, Durability, Plan, Topology, auth};
 use crate::flood::attack::User;
 use crate::flood::proc::{Used, used};
 use crate::harness::{HarnessError, find_binary};
@@ -164,7 +163,9 @@ impl Target {
     /// The CONNECT payload of a user.
     pub fn auth(&self, user: u32) -> String {
         match self {
-            Self::Own(deployment, _) => payload(&deployment.tokens[user as usize], &format!("user{user}"), APP),
+            Self::Own(deployment, _) => {
+                auth(&deployment.tokens[user as usize], &format!("user{user}"), APP).to_string()
+            }
             Self::There(there) => there.auths[user as usize].clone(),
         }
     }
@@ -253,10 +254,6 @@ fn parse_metrics(page: &str) -> Option<Used> {
     })
 }
 
-fn payload(token: &str, username: &str, user_agent: &str) -> String {
-    json!({"accessToken": token, "refreshToken": "none", "userAgent": user_agent, "username": username}).to_string()
-}
-
 async fn resolve(url: &str) -> Result<SocketAddr, HarnessError> {
     let unfit = |why: &dyn std::fmt::Display| HarnessError::Setup(format!("--url {url}: {why}"));
     if url.starts_with("https:") {
@@ -295,7 +292,7 @@ fn read_tokens(file: &Path, sockets: u32, user_agent: &str) -> Result<Vec<String
                 number + 1
             ))
         })?;
-        Ok(payload(token, &name, user_agent))
+        Ok(auth(token, &name, user_agent).to_string())
     };
     lines.iter().take(sockets as usize).enumerate().map(read).collect()
 }
