@@ -86,7 +86,7 @@ impl Archiver {
         self.metrics.archive_backlog.set([], backlog.iter().sum::<u64>() as f64);
         let lengths = (0u16..).zip(backlog).filter(|(_, length)| *length > 0);
         let lengths: BTreeMap<u16, u64> = lengths.collect();
-        self.lease(lengths.keys()).await?;
+        self.lease(lengths.keys()).await;
         let share = (ROUND / lengths.len().max(1) as u64).max(1);
         // Of the others' only the age of the oldest is wanted.
         let limit = |partition: &u16| if self.leased.contains_key(partition) { share } else { 1 };
@@ -125,7 +125,7 @@ impl Archiver {
     }
 
     /// Takes and renews the leases of these partitions, unless other workers have them.
-    async fn lease(&mut self, partitions: impl Iterator<Item = &u16>) -> Result<(), RedisError> {
+    async fn lease(&mut self, partitions: impl Iterator<Item = &u16>) {
         let now = Instant::now();
         self.leased.retain(|_, renewed| now - *renewed < LEASE / 3);
         let due: Vec<u16> = partitions
@@ -144,7 +144,6 @@ impl Archiver {
                 Err(error) => tracing::debug!(partition, %error, "no lease"),
             }
         }
-        Ok(())
     }
 
     /// Trims the logs of the rooms that these events, now archived, belong to.
