@@ -18,6 +18,7 @@ mod keys;
 mod limits;
 mod log;
 mod membership;
+mod posted;
 mod primaries;
 mod questions;
 mod revocations;
@@ -41,10 +42,10 @@ pub use inspect::ScopeState;
 pub use keys::Keys;
 pub use limits::{Admission, AdmitLimits, Counted, LEASE_RENEW, Sanction};
 pub use log::{
-    After, Answers, Authority, Draft, LogKeep, LogPage, PageLimit, PostLimits, Posted, REPLY_SUFFIX, Receipt, Take,
-    reply_id,
+    After, Answers, Authority, Draft, LogKeep, LogPage, PageLimit, PostLimits, REPLY_SUFFIX, Take, reply_id,
 };
 pub use membership::{Load, NODE_TTL, OwnedSocket, USER_ROOMS_TTL};
+pub use posted::{Posted, Receipt};
 pub use questions::{
     Again, Asked, Claim, Ended, Ender, Enqueued, Found, Hold, Holds, Letter, OpenQuestion, Part, Pause, Question,
     QueueCounts, Running, Taken, WorkerSeen,

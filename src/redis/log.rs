@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::client::Purpose;
 use super::durability::Replid;
+use super::posted::{self, Posted};
 use super::script::Asked;
 use super::{Redis, RedisError, watched};
 use crate::model::{Epoch, EventKind, Position, RoomEvent, RoomId, Seq, UnixMs, UserId};
@@ -91,42 +92,6 @@ pub struct Answers {
     pub question: String,
     /// The claim under which it was written: it is not stored once a later one writes.
     pub generation: u64,
-}
-
-/// Where a stored event is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
-    /// The message it is, or changes.
-    pub id: String,
-    /// Its number.
-    pub seq: Seq,
-    /// Its epoch.
-    pub epoch: Epoch,
-    /// Its server time.
-    pub ts: UnixMs,
-    /// Whether an earlier post had stored it.
-    pub dup: bool,
-}
-
-/// What became of a draft.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Posted {
-    /// It is in the log.
-    Stored(Receipt),
-    /// Its `cid` stands for other content.
-    Conflict,
-    /// The room was deleted.
-    RoomGone,
-    /// Somebody else wrote the message it would change.
-    NotAuthor,
-    /// There is no such message.
-    NotFound,
-    /// The message it would change is older than the log: the archive knows its author.
-    Elsewhere,
-    /// The archive's backlog is full.
-    Backlog,
-    /// A later claim writes this reply.
-    Superseded,
 }
 
 /// The lower end of a page, which itself is not part of it.
@@ -216,22 +181,14 @@ impl Redis {
             .map(|(index, draft)| watched::context(&spans, index, draft))
             .collect();
         let asked = || self.post_call(room, drafts, &contexts, limits);
-        let (mut answer, client): (Vec<Value>, _) =
-            self.call_for(room, Purpose::Post, &self.scripts.post, asked).await?;
-        if answer.len() != drafts.len() + 1 {
-            return Err(RedisError::Unexpected("post"));
-        }
-        let unexpected = || RedisError::Unexpected("post");
-        let epoch = answer.remove(0).into_string().ok_or_else(unexpected)?;
+        let (answer, client): (Vec<String>, _) = self.call_for(room, Purpose::Post, &self.scripts.post, asked).await?;
+        let (epoch, outcomes) = posted::read(&answer, drafts.len()).ok_or(RedisError::Unexpected("post"))?;
         if let Some(meter) = &self.posted {
-            meter.count(&answer);
+            meter.count(&outcomes);
         }
-        let posted: Vec<Posted> = answer
-            .into_iter()
-            .map(|value| read_posted(value).ok_or_else(unexpected))
-            .collect::<Result<_, _>>()?;
+        let posted: Vec<Posted> = outcomes.into_iter().map(|outcome| outcome.posted).collect();
         if posted.iter().any(|posted| matches!(posted, Posted::Stored(_))) {
-            self.commit(&client, room, Replid::of_epoch(&epoch)).await?;
+            self.commit(&client, room, Replid::of_epoch(epoch)).await?;
         }
         watched::end(&spans, &posted);
         Ok(posted)
@@ -406,32 +363,6 @@ fn integer(number: usize) -> Value {
 
 fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
     value.as_str()?.parse().ok()
-}
-
-fn read_posted(value: Value) -> Option<Posted> {
-    let parts = value.into_array();
-    let status = parts.first()?.as_str()?.into_owned();
-    let receipt = |dup| {
-        Some(Posted::Stored(Receipt {
-            seq: number(parts.get(1)?)?,
-            ts: number(parts.get(2)?)?,
-            id: parts.get(3)?.as_str()?.into_owned(),
-            epoch: Epoch::from(&*parts.get(4)?.as_str()?),
-            dup,
-        }))
-    };
-    match status.as_str() {
-        "ok" => receipt(false),
-        "dup" => receipt(true),
-        "conflict" => Some(Posted::Conflict),
-        "room_gone" => Some(Posted::RoomGone),
-        "not_author" => Some(Posted::NotAuthor),
-        "not_found" => Some(Posted::NotFound),
-        "elsewhere" => Some(Posted::Elsewhere),
-        "backlog" => Some(Posted::Backlog),
-        "superseded" => Some(Posted::Superseded),
-        _ => None,
-    }
 }
 
 fn read_page(answer: Vec<Value>) -> Option<LogPage> {

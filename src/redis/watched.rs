@@ -1,16 +1,13 @@
 //! What is counted and traced of posts.
 
-use fred::prelude::*;
 use prometheus::IntCounter;
 use tracing::Span;
 
-use super::{Draft, Posted};
+use super::Draft;
+use super::posted::{Outcome, Posted};
 use crate::model::RoomId;
 use crate::telemetry::trace::{self, Step};
 use crate::telemetry::{Labelled, Metrics};
-
-/// Parts of what `post` answers of a new event; there is one more where its question found no place.
-const PARTS: usize = 6;
 
 /// Counts what posts have brought: the first two steps of a delivery.
 #[derive(Clone)]
@@ -30,24 +27,17 @@ impl PostMeter {
     }
 
     /// Counts the new events of an answer of `post`, and the nodes that each was handed to.
-    pub fn count(&self, answer: &[Value]) {
-        let receivers = answer.iter().filter_map(receivers);
+    pub fn count(&self, outcomes: &[Outcome]) {
+        let receivers = outcomes.iter().filter_map(|outcome| outcome.receivers);
         let (accepted, published) = receivers.fold((0, 0), |(events, copies), n| (events + 1, copies + n));
         self.accepted.inc_by(accepted);
         self.published.inc_by(published);
-        let is_unqueued = |event: &&Value| matches!(event, Value::Array(parts) if parts.len() > PARTS);
-        let unqueued = answer.iter().filter(is_unqueued).count();
+        let unqueued = outcomes.iter().filter(|outcome| outcome.is_unqueued).count();
         if unqueued > 0 {
             tracing::warn!(unqueued, "an outbox of questions is full: is there a worker?");
             self.replies.add(["queue_full"], unqueued as u64);
         }
     }
-}
-
-/// How many nodes a new event was handed to; `None` of what is no new event.
-fn receivers(value: &Value) -> Option<u64> {
-    let Value::Array(parts) = value else { return None };
-    parts.get(5)?.as_u64()
 }
 
 /// The posts of these drafts, each in the trace that it belongs to; none where none belongs to one, as most do.

@@ -14,9 +14,9 @@
 --       9 for what asks the model: what the room is told when the outbox is full, up to the question's id; else ''
 --       10 the message's id, or '' = its place
 --       11 the claim under which a reply was written, or ''
--- Returns { epoch, { status, seq, ts, id, epoch, nodes that got it, 1 if the outbox was full } per event } with status ok, dup,
---       conflict, room_gone, not_author, not_found, elsewhere (the target is below the log: ask the archive), backlog (the
---       archive is full), superseded (a later claim writes this reply).
+-- Returns { epoch, a text per event }: `ok seq ts epoch nodes-that-got-it 1-if-the-outbox-was-full id` or
+--       `dup seq ts epoch - 0 id` of what is stored, else conflict, room_gone, not_author, not_found, elsewhere (the target is
+--       below the log: ask the archive), backlog (the archive is full), superseded (a later claim writes this reply).
 --
 -- Event JSON is never decoded: the server's fields are appended to the prefix.
 -- All checks that can fail come before the first write of an event.
@@ -100,7 +100,7 @@ for n = 1, count do
   local known = idem_key and redis.call('GET', idem_key)
   if known then
     local old_hash, epoch, seq, ts, id = string.match(known, '^(.-)|(.-)|(.-)|(.-)|(.-)$')
-    results[#results + 1] = { old_hash == hash and 'dup' or 'conflict', seq, ts, id, epoch }
+    results[#results + 1] = old_hash == hash and table.concat({ 'dup', seq, ts, epoch, '- 0', id }, ' ') or 'conflict'
   else
     if room.deleted then
       status = 'room_gone'
@@ -113,7 +113,7 @@ for n = 1, count do
       if writing and tonumber(string.match(writing, '^%d+')) > tonumber(generation) then status = 'superseded' end
     end
     if status ~= 'ok' then
-      results[#results + 1] = { status }
+      results[#results + 1] = status
     else
       room.seq = room.seq + 1
       room.ts = math.max(room.now, room.ts + 1)
@@ -151,7 +151,8 @@ for n = 1, count do
         position .. ' ' .. room.epoch .. ' ' .. kind .. ' ' .. (trace ~= '' and trace or '-') .. ' ' .. json)
       -- Behind the message, and without an end to be remembered: nobody else knows of this question.
       if is_refused then redis.call(publish, channel, refusal .. ',"id":"' .. id .. '-r"}') end
-      results[#results + 1] = { 'ok', seq, ts, id, room.epoch, receivers, is_refused and 1 or nil }
+      results[#results + 1] = 'ok ' .. seq .. ' ' .. ts .. ' ' .. room.epoch .. ' ' .. receivers
+        .. (is_refused and ' 1 ' or ' 0 ') .. id
       room.len = room.len + 1
       posted = true
     end

@@ -61,6 +61,13 @@ async fn enter(
     let app = &session.app;
     // Subscribed before the log is read: what comes between the two is in the log, what comes later is on the bus.
     let interest = app.deliver.enter(room).await?;
+    // Written while the log is read; where either fails, `join` takes it back.
+    session.note_joined(room);
+    let (node, traces) = (app.node.get(), session.traces());
+    let (previous, written) = tokio::join!(
+        app.chat.previous(room, cursor, wanted),
+        app.redis.join_room(&node, &traces, room)
+    );
     let Previous {
         messages,
         changes,
@@ -69,9 +76,8 @@ async fn enter(
         recovered,
         more,
         page,
-    } = app.chat.previous(room, cursor, wanted).await?;
-    session.note_joined(room);
-    app.redis.join_room(&app.node.get(), &session.traces(), room).await?;
+    } = previous?;
+    written?;
     app.deliver.add_belonging(std::slice::from_ref(room), socket);
     let member = app.deliver.add_member(&interest, session, socket, top, &page);
     if session.proto2 {
