@@ -1,6 +1,6 @@
 # Everything a developer types. Each target installs what it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short load load-short capacity peers compare growth ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release bench bench-gate
+.PHONY: help packages client build demo test lint unit fuzz modes e2e chaos chaos-short gpt-chaos flood flood-short rollout rollout-short load load-short capacity peers compare repeat growth ts backend python browser helm helm-docs alerts panels metrics telemetry-cost release bench bench-gate
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -118,6 +118,12 @@ compare: release peers ## roomcast, socket.io, stock socketioxide and a bare wri
 	$(CARGO) build --release -p roomcast-load --bin roomcast-load
 	$(TARGET)/release/roomcast-load compare --rounds $(or $(ROUNDS),5) --stock $(TARGET)/peers/release/roomcast-peer-stock \
 		$(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(JSON),--json $(JSON)) $(if $(HTML),--html $(HTML))
+
+# Three quarters of an hour. Optimised programs, as the model's first word is to be in the room within milliseconds.
+repeat: release ## the runs behind targets that have no peer, five times with their spread; ROUNDS= ONLY= JSON=
+	$(CARGO) build --release -p roomcast-load --bins
+	ulimit -Sn $$(ulimit -Hn) && loadtest/repeat.py --programs $(TARGET)/release --rounds $(or $(ROUNDS),5) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))
 
 growth: release ## what a message costs with more nodes, more rooms of a user, larger rooms, and a socket at rest; ONLY= JSON=
 	$(CARGO) build --release -p roomcast-load --bin roomcast-load

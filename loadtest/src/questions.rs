@@ -76,6 +76,9 @@ pub struct Options {
     /// The program under test [default: `roomcast` beside this program]
     #[arg(long, value_name = "PATH")]
     pub binary: Option<PathBuf>,
+    /// Print the result as JSON on the standard output; the progress goes to the standard error
+    #[arg(long)]
+    pub json: bool,
     /// Keep the folder with all logs also after a clean run
     #[arg(long)]
     pub keep: bool,
@@ -84,7 +87,10 @@ pub struct Options {
 /// Runs to the end and prints the verdict; true when nothing is to be complained of.
 pub async fn run(options: Options) -> Result<bool, HarnessError> {
     let seed = options.seed.unwrap_or_else(|| u64::from(std::process::id()));
-    let (binary, say) = (find_binary(options.binary.as_deref())?, Say { to_stderr: false });
+    let say = Say {
+        to_stderr: options.json,
+    };
+    let binary = find_binary(options.binary.as_deref())?;
     say.line(&format!(
         "seed {seed}: {} questions, {} workers",
         options.questions, options.workers
@@ -163,7 +169,11 @@ async fn drive(options: &Options, seed: u64, binary: &Path, dir: &Path, say: Say
     }
     let cost = Cost::now(&deployment, &workers).since(&cost);
     let report = Report::new(&ledgers, model.as_ref(), took, cost, faults);
-    report.print(seed);
+    if options.json {
+        println!("{}", report.json(seed));
+    } else {
+        report.print(seed);
+    }
     for worker in &mut workers {
         worker.process.terminate(Duration::from_secs(10)).await?;
     }

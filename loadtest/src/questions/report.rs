@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::ledger::{Ledger, Violation};
 use super::model::Model;
 use crate::deployment::child::Process;
@@ -102,6 +104,23 @@ impl Report {
         self.violations.is_empty()
     }
 
+    /// For scripts.
+    pub fn json(&self, seed: u64) -> Value {
+        let spread = |times: &[Duration]| {
+            json!({
+                "count": times.len(), "p50Ms": ms(times, 0.5), "p95Ms": ms(times, 0.95), "p99Ms": ms(times, 0.99),
+                "maxMs": ms(times, 1.0),
+            })
+        };
+        json!({
+            "seed": seed, "clean": self.is_clean(), "questions": self.questions, "faults": self.faults,
+            "seconds": self.took.as_secs_f64(), "ends": self.ends,
+            "firstPiece": spread(&self.first_piece), "reply": spread(&self.whole), "takenOver": spread(&self.taken_over),
+            "cpuSeconds": { "redis": self.cost.redis, "workers": self.cost.workers, "nodes": self.cost.nodes },
+            "violations": self.violations.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    }
+
     /// For people.
     pub fn print(&self, seed: u64) {
         let (count, seconds) = (self.questions as f64, self.took.as_secs_f64());
@@ -112,10 +131,6 @@ impl Report {
             self.faults,
             self.ends
         );
-        let ms = |times: &[Duration], share: f64| {
-            let at = (times.len().saturating_sub(1) as f64 * share) as usize;
-            times.get(at).map_or(0.0, |time| time.as_secs_f64() * 1000.0)
-        };
         for (what, times) in [
             (
                 "the first piece in the room, after the model's first word",
@@ -154,4 +169,10 @@ impl Report {
             }
         );
     }
+}
+
+/// The time below which this share of sorted times is, ms.
+fn ms(times: &[Duration], share: f64) -> f64 {
+    let at = (times.len().saturating_sub(1) as f64 * share) as usize;
+    times.get(at).map_or(0.0, |time| time.as_secs_f64() * 1000.0)
 }
