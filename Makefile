@@ -168,8 +168,8 @@ metrics: build ## write docs/metrics.md anew, from the declarations
 release: packages client ## build the optimised program
 	$(CARGO) build --release --bin roomcast
 
-bench: packages client ## how long single steps take, see docs/bench.md
-	$(CARGO) bench --bench instructions
+bench: packages client ## how long single steps and calls of Redis take, see docs/bench.md
+	$(CARGO) bench --bench instructions --bench redis
 
 bench-gate: packages client ## instructions of single steps here and at BASE=; fails above +5 %
 	@.ci/packages bench
