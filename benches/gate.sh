@@ -21,7 +21,7 @@ compare() {
     }' "$1" "$2"
 }
 
-# A package of one case that goes round so many times.
+# A package of one case that goes round so many times, and one that never changes.
 write_package() {
   mkdir -p src benches
   printf '[package]\nname = "rounds"\nversion = "0.1.0"\nedition = "2021"\n' >Cargo.toml
@@ -35,7 +35,8 @@ fn measured(case: fn()) {
 }
 fn main() {
     match std::env::args().nth(1).as_deref() {
-        Some("list") => println!("rounds"),
+        Some("list") => println!("rounds\nfixed"),
+        Some("fixed") => measured(|| drop(std::hint::black_box(vec![0u8; 1000]))),
         _ => measured(rounds::go),
     }
 }
@@ -56,6 +57,8 @@ self_test() {
   # Written before the base is checked out and built, as in a tree that somebody works in.
   write_package 11000
   if "$GATE" HEAD target; then echo "a slower tree passed"; return 1; fi
+  sed -i 's/ go() {/ go() { panic!();/' src/lib.rs
+  if "$GATE" HEAD target; then echo "a tree whose case does not run passed"; return 1; fi
   if "$GATE" nowhere target; then echo "a base that is not there passed"; return 1; fi
 }
 
@@ -64,10 +67,15 @@ count() {
   local tree=$1 out=$3 bench
   export CARGO_TARGET_DIR=$2
   bench=$(cd "$tree" && CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16 \
-    ${CARGO:-cargo} bench --bench instructions --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*(\(.*instructions-[0-9a-f]*\)).*/\1/p')
+    ${CARGO:-cargo} bench --bench instructions --no-run 2>&1 | tee -a /dev/stderr | sed -n 's/.*(\(.*instructions-[0-9a-f]*\)).*/\1/p')
+  : >"$out.failed"
   (cd "$tree"; bench=$(realpath "$bench"); "$bench" list | while read -r case; do
-    valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect='*measured*' "$bench" "$case" 2>&1 |
-      awk -v name="$case" '/Collected/ { print name, $NF }'
+    if said=$(valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect='*measured*' "$bench" "$case" 2>&1); then
+      awk -v name="$case" '/Collected/ { print name, $NF }' <<<"$said"
+    else
+      printf '%s\n%s does not run in %s\n' "$said" "$case" "$tree" | grep -v '^==' >&2
+      echo "$case" >>"$out.failed"
+    fi
   done) >"$out"
   [ -s "$out" ] || { echo "nothing was counted in $tree" >&2; return 1; }
   if grep ' 0$' "$out" >&2; then echo "callgrind did not find the measured function in $tree" >&2; return 1; fi
@@ -89,6 +97,8 @@ case ${1:?} in
     # takes the second tree for the first, finds it built, and the base is compared with itself.
     count "$base" "$target/bench-base-built" "$target/bench-base.txt"
     count . "$target" "$target/bench-now.txt"
+    # At the base it is too late to mend it: the case counts as new.
+    [ ! -s "$target/bench-now.txt.failed" ] || exit 1
     printf '%-16s %14s %14s %8s\n' case base now ratio
     compare "$target/bench-base.txt" "$target/bench-now.txt" ;;
 esac

@@ -5,22 +5,46 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fred::types::Value;
 use roomcast::auth::{Auth, issue_token};
 use roomcast::chat::compose_message;
 use roomcast::chat::feed::Feed;
 use roomcast::chat::payload::Payload;
 use roomcast::config::{Config, Source};
+use roomcast::guard::Guard;
 use roomcast::model::{Epoch, EventKind, Identity, Position, RoomEvent, RoomId, UserId};
-use roomcast::redis::LogPage;
+use roomcast::redis::{Draft, Keys, LogPage, PostLimits, Redis, codec};
+use roomcast::socket::{Event, Incoming, Packet, Stored, push_event, weight};
+use roomcast::telemetry::Metrics;
 use roomcast::upstream::Upstream;
 use serde_json::value::RawValue;
+use socketioxide_core::Value as Parsed;
 
-const CASES: [&str; 5] = ["verify_hs256", "compose", "deliver_1", "deliver_1000", "gap_repair"];
+/// In the order of a message's way, after the token.
+const CASES: [&str; 13] = [
+    "verify_hs256",
+    "limit",
+    "decode",
+    "compose",
+    "encode_post",
+    "encode_ack",
+    "read_live",
+    "encode_event",
+    "deliver_1",
+    "deliver_100",
+    "deliver_1000",
+    "read_page",
+    "gap_repair",
+];
 /// Repetitions of a case under callgrind: what differs from one to the next is small against their sum.
 const TIMES: u32 = 100;
 /// Events of the page that fills a hole.
 const PAGE: u64 = 100;
 const SECRET: &str = "a-secret-of-thirty-two-characters";
+/// What a client sends.
+const SENT: &str = r#"{"room":"r1","message":"hello, everybody here","cid":"c-1","color":"red"}"#;
+/// What its members get.
+const TOLD: &str = r#"{"color":"red","roomID":"r1","platformid":"u1","username":"Ann","message":"hello, everybody here","kind":"message","cid":"c-1","id":"1764000000000-7","ts":1764000000000,"timestamp":"2025-11-24T16:00:00.000Z","seq":7,"epoch":"e-1"}"#;
 
 /// The only function whose instructions are counted, with all it calls.
 #[inline(never)]
@@ -35,7 +59,7 @@ fn event(seq: u64) -> RoomEvent {
         position: Position { ts: seq, seq },
         epoch: Epoch::from("e-1"),
         kind: EventKind::Message,
-        json: RawValue::from_string(r#"{"message":"hello"}"#.to_owned()).unwrap(),
+        json: raw(r#"{"message":"hello"}"#),
     }
 }
 
@@ -71,6 +95,74 @@ fn identity() -> Identity {
     }
 }
 
+fn raw(json: &str) -> Box<RawValue> {
+    RawValue::from_string(json.to_owned()).unwrap()
+}
+
+fn draft() -> Draft {
+    let (raw, room) = (raw(SENT), RoomId::new("r1").unwrap());
+    compose_message(&Payload::parse(&raw).unwrap(), &identity(), &room, 4000, "@gpt").unwrap()
+}
+
+/// The packet of a message, as the engine's parser hands it over.
+fn packet() -> Parsed {
+    Parsed::Str(format!("[\"message\",{SENT}]").into(), None)
+}
+
+fn config() -> Config {
+    let pairs = [
+        ("JWT_SECRET", SECRET),
+        ("AUTH_MODE", "jwt"),
+        // Required, and not asked.
+        ("AUTH_URL", "http://127.0.0.1:1"),
+        ("API_URL", "http://127.0.0.1:1"),
+        ("VISION_APP_INFO", "x"),
+    ];
+    Config::read(&Source::from_pairs(pairs)).unwrap()
+}
+
+/// What every event is weighed by before it is queued.
+fn limit() -> Box<dyn FnMut()> {
+    // The default burst lets everything pass that is measured.
+    let config = config();
+    // Whatever connects is never polled: the rates need no Redis.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let redis = {
+        let _context = runtime.enter();
+        Redis::start(&config).unwrap()
+    };
+    let guard = Guard::new(&config, redis, Arc::new(Metrics::new().unwrap()), "node".to_owned());
+    let (rate, user, packet) = (guard.event_rate(), identity().user, packet());
+    Box::new(move || {
+        let _runtime = &runtime;
+        assert!(black_box(guard.take_event(&rate, &user, weight(&packet))).is_none());
+    })
+}
+
+/// The answer of the script that reads a log.
+fn log_answer() -> Vec<Value> {
+    let entries = (1..=PAGE).map(|seq| {
+        let (position, epoch) = (Position { ts: seq, seq }.to_string(), "e-1");
+        Value::Array(vec![position.into(), "message".into(), epoch.into(), TOLD.into()])
+    });
+    let entries = Value::Array(entries.collect());
+    let (top, zero) = (PAGE.to_string(), "0");
+    vec![
+        "e-1".into(),
+        "e-1=1".into(),
+        top.clone().into(),
+        top.into(),
+        zero.into(),
+        zero.into(),
+        Value::Integer(0),
+        Value::Integer(0),
+        entries,
+    ]
+}
+
 fn deliver(members: u32) -> Box<dyn FnMut()> {
     let (mut feed, mut seq) = (feed(members), 1);
     Box::new(move || {
@@ -86,15 +178,14 @@ fn deliver(members: u32) -> Box<dyn FnMut()> {
 fn prepare(case: &str) -> Option<Box<dyn FnMut()>> {
     Some(match case {
         "verify_hs256" => {
-            let config = Config::read(&Source::from_pairs([("JWT_SECRET", SECRET), ("AUTH_MODE", "jwt")])).unwrap();
+            let config = config();
             let auth = Auth::new(&config, Arc::new(Upstream::new(&config).unwrap())).unwrap();
             let token = issue_token(SECRET, &identity(), Duration::from_secs(3600)).unwrap();
             Box::new(move || drop(black_box(futures::executor::block_on(auth.verify(&token)).unwrap())))
         }
         "compose" => {
             let (identity, room) = (identity(), RoomId::new("r1").unwrap());
-            let text = r#"{"room":"r1","message":"hello, everybody here","cid":"c-1","color":"red"}"#;
-            let raw = RawValue::from_string(text.to_owned()).unwrap();
+            let raw = raw(SENT);
             Box::new(move || {
                 let payload = Payload::parse(&raw).unwrap();
                 drop(black_box(
@@ -102,7 +193,65 @@ fn prepare(case: &str) -> Option<Box<dyn FnMut()>> {
                 ));
             })
         }
+        "limit" => limit(),
+        "decode" => {
+            let packet = packet();
+            Box::new(move || {
+                let incoming = Incoming {
+                    packet: packet.clone(),
+                    ack_id: Some(1),
+                    at: Instant::now(),
+                };
+                let event = Event::new(incoming, 1);
+                drop(black_box(event.payload().unwrap()));
+            })
+        }
+        "encode_post" => {
+            let (keys, room, drafts, contexts) =
+                (Keys::new(64), RoomId::new("r1").unwrap(), [draft()], [String::new()]);
+            let limits = PostLimits {
+                log_max_len: 20_000,
+                archive_max_bytes: 1 << 26,
+            };
+            Box::new(move || {
+                drop(black_box(codec::post_call(
+                    &keys, "PUBLISH", &room, &drafts, &contexts, limits,
+                )));
+            })
+        }
+        "encode_ack" => {
+            let ack = Stored {
+                ok: true,
+                id: "1764000000000-7",
+                seq: 7,
+                epoch: "e-1",
+                ts: 1_764_000_000_000,
+                dup: false,
+            };
+            Box::new(move || drop(black_box(Packet::Ack(1, &ack).frame().unwrap())))
+        }
+        "read_live" => {
+            let live = format!("1764000000000-7 e-1 message - {TOLD}");
+            Box::new(move || drop(black_box(codec::read_live(&live).unwrap())))
+        }
+        "encode_event" => {
+            let json = raw(TOLD);
+            Box::new(move || {
+                let mut frames = Vec::new();
+                push_event(&mut frames, "message", &json);
+                drop(black_box(frames));
+            })
+        }
+        "read_page" => {
+            let answer = log_answer();
+            Box::new(move || {
+                let page = codec::read_page(answer.clone()).unwrap();
+                assert_eq!(page.events.len() as u64, PAGE);
+                drop(black_box(page));
+            })
+        }
         "deliver_1" => deliver(1),
+        "deliver_100" => deliver(100),
         "deliver_1000" => deliver(1000),
         "gap_repair" => {
             let (mut feed, mut seq) = (feed(10), 1);

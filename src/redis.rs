@@ -41,6 +41,7 @@ pub use figures::QuestionFigures;
 pub use inspect::ScopeState;
 pub use keys::Keys;
 pub use limits::{Admission, AdmitLimits, Counted, LEASE_RENEW, Sanction};
+pub use log::codec;
 pub use log::{
     After, Answers, Authority, Draft, LogKeep, LogPage, PageLimit, PostLimits, REPLY_SUFFIX, Take, reply_id,
 };

@@ -1,19 +1,18 @@
 //! A room's log: one round trip to post, one to read a page with its position.
 
+pub mod codec;
+
 use std::time::Duration;
 
 use fred::prelude::*;
-use serde_json::value::RawValue;
 
+use self::codec::{integer, millis, post_call, read_page};
 use super::client::Purpose;
 use super::durability::Replid;
 use super::posted::{self, Posted};
-use super::script::Asked;
 use super::{Redis, RedisError, watched};
 use crate::model::{Epoch, EventKind, Position, RoomEvent, RoomId, Seq, UnixMs, UserId};
 
-/// How long a `cid` makes a resend harmless.
-const IDEMPOTENCY_TTL: Duration = Duration::from_secs(15 * 60);
 /// How long a deleted room is remembered.
 const TOMBSTONE_TTL: Duration = Duration::from_secs(24 * 3600);
 
@@ -68,20 +67,6 @@ impl Draft {
     /// Whether it changes nothing, asks nothing and answers nothing.
     fn is_plain(&self) -> bool {
         self.target.is_none() && self.asks.is_none() && self.answers.is_none()
-    }
-
-    /// Adds the arguments that plain messages do without.
-    fn push_further(&self, args: &mut Vec<Value>) {
-        args.push(self.target.as_deref().unwrap_or_default().into());
-        args.push(self.authority.as_str().into());
-        let refusal = self.asks.as_ref().map(|told| format!("~ {told}"));
-        args.push(refusal.unwrap_or_default().into());
-        let (id, generation) = match &self.answers {
-            Some(answers) => (reply_id(&answers.question), answers.generation.to_string()),
-            None => Default::default(),
-        };
-        args.push(id.into());
-        args.push(generation.into());
     }
 }
 
@@ -180,7 +165,7 @@ impl Redis {
             .zip(drafts)
             .map(|(index, draft)| watched::context(&spans, index, draft))
             .collect();
-        let asked = || self.post_call(room, drafts, &contexts, limits);
+        let asked = || post_call(&self.keys, self.publish_verb(), room, drafts, &contexts, limits);
         let (answer, client): (Vec<String>, _) = self.call_for(room, Purpose::Post, &self.scripts.post, asked).await?;
         let (epoch, outcomes) = posted::read(&answer, drafts.len()).ok_or(RedisError::Unexpected("post"))?;
         if let Some(meter) = &self.posted {
@@ -192,59 +177,6 @@ impl Redis {
         }
         watched::end(&spans, &posted);
         Ok(posted)
-    }
-
-    /// The keys and arguments of a post. Most are plain messages, whose way is the busiest of all: they have no more of them
-    /// than they need.
-    fn post_call(&self, room: &RoomId, drafts: &[Draft], contexts: &[String], limits: PostLimits) -> Asked {
-        let keys = &self.keys;
-        let partition = keys.partition(room.as_str());
-        let is_plain = drafts.iter().all(Draft::is_plain);
-        let mut key_names = Vec::with_capacity(10 + drafts.len());
-        key_names.extend([
-            keys.log(room),
-            keys.meta(room),
-            keys.archive(partition),
-            keys.active(partition),
-            keys.live(room),
-            keys.archive_bytes(partition),
-        ]);
-        if !is_plain {
-            key_names.extend([
-                keys.gone(room),
-                keys.gpt_outbox(partition),
-                keys.gpt_parts(room),
-                keys.gpt_summary(room),
-            ]);
-        }
-        let mut args: Vec<Value> = Vec::with_capacity(7 + drafts.len() * 11);
-        args.push(room.as_str().into());
-        args.push(i64::from(limits.log_max_len).into());
-        args.push(integer(limits.archive_max_bytes));
-        args.push(millis(IDEMPOTENCY_TTL));
-        args.push(self.publish_verb().into());
-        args.push(integer(drafts.len()));
-        args.push(integer(usize::from(!is_plain)));
-        let mut onces = 0;
-        for (draft, context) in drafts.iter().zip(contexts) {
-            args.push(draft.prefix.as_str().into());
-            args.push(draft.kind.as_str().into());
-            args.push(draft.user.as_str().into());
-            let once = match (&draft.answers, &draft.cid) {
-                (Some(answers), _) => Some(keys.gpt_end(room, &answers.question)),
-                (None, Some(cid)) => Some(keys.idempotency(room, &draft.user, cid)),
-                (None, None) => None,
-            };
-            onces += usize::from(once.is_some());
-            args.push(integer(if once.is_some() { onces } else { 0 }));
-            key_names.extend(once);
-            args.push(format!("{:016x}", draft.hash).into());
-            args.push(context.as_str().into());
-            if !is_plain {
-                draft.push_further(&mut args);
-            }
-        }
-        (key_names, args)
     }
 
     /// Reads a page of the room's log from the primary; `exists` when the room service has just said so.
@@ -351,77 +283,4 @@ pub const REPLY_SUFFIX: &str = "-r";
 /// The id of the reply to a question.
 pub fn reply_id(question: &str) -> String {
     format!("{question}{REPLY_SUFFIX}")
-}
-
-fn millis(duration: Duration) -> Value {
-    integer(usize::try_from(duration.as_millis()).unwrap_or(usize::MAX))
-}
-
-fn integer(number: usize) -> Value {
-    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
-}
-
-fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
-    value.as_str()?.parse().ok()
-}
-
-fn read_page(answer: Vec<Value>) -> Option<LogPage> {
-    let [epoch, epochs, seq, ts, floor_seq, floor_ts, deleted, more, entries] = <[Value; 9]>::try_from(answer).ok()?;
-    let epochs = epochs
-        .as_str()?
-        .split(',')
-        .filter(|item| !item.is_empty())
-        .map(|item| {
-            item.split_once('=')
-                .and_then(|(epoch, first)| Some((Epoch::from(epoch), first.parse().ok()?)))
-        })
-        .collect::<Option<_>>()?;
-    Some(LogPage {
-        epoch: Epoch::from(&*epoch.as_str()?),
-        epochs,
-        top: Position {
-            ts: number(&ts)?,
-            seq: number(&seq)?,
-        },
-        floor: Position {
-            ts: number(&floor_ts)?,
-            seq: number(&floor_seq)?,
-        },
-        deleted: deleted.as_i64()? == 1,
-        more: more.as_i64()? == 1,
-        events: entries
-            .into_array()
-            .into_iter()
-            .map(read_entry)
-            .collect::<Option<_>>()?,
-    })
-}
-
-fn read_entry(value: Value) -> Option<RoomEvent> {
-    let [position, kind, epoch, json] = <[Value; 4]>::try_from(value.into_array()).ok()?;
-    Some(RoomEvent {
-        position: position.as_str()?.parse().ok()?,
-        kind: EventKind::parse(&kind.as_str()?)?,
-        epoch: Epoch::from(&*epoch.as_str()?),
-        json: RawValue::from_string(json.into_string()?).ok()?,
-    })
-}
-
-/// Reads a live message, `<position> <epoch> <kind> <trace> <json>`: the event, and its trace's context (`-`: none).
-pub(super) fn read_live(payload: &str) -> Option<(RoomEvent, &str)> {
-    let mut parts = payload.splitn(5, ' ');
-    let (position, epoch, kind, context, json) = (
-        parts.next()?,
-        parts.next()?,
-        parts.next()?,
-        parts.next()?,
-        parts.next()?,
-    );
-    let event = RoomEvent {
-        position: position.parse().ok()?,
-        epoch: Epoch::from(epoch),
-        kind: EventKind::parse(kind)?,
-        json: RawValue::from_string(json.to_owned()).ok()?,
-    };
-    Some((event, context))
 }

@@ -89,7 +89,8 @@ fn split(packet: &Value) -> Option<(Cow<'_, str>, Option<&RawValue>)> {
 }
 
 impl Event {
-    fn new(incoming: Incoming, number: u64) -> Self {
+    /// An event as it came, with its place among the jobs of its socket.
+    pub fn new(incoming: Incoming, number: u64) -> Self {
         let name = split(&incoming.packet).map(|(name, _)| name);
         let name = NAMES
             .into_iter()

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::{BusItem, Tasks};
 use crate::model::RoomId;
 use crate::redis::keys::room_of_channel;
-use crate::redis::log::read_live;
+use crate::redis::log::codec::read_live;
 use crate::telemetry::trace::{self, Step};
 
 pub(super) async fn receive(tasks: Arc<Tasks>) {
