@@ -4,5 +4,6 @@
 
 mod agents;
 mod misbehaviour;
+mod terminal;
 mod transports;
 mod verdict;
