@@ -8,15 +8,17 @@ mod group;
 mod line;
 mod page;
 pub mod part;
+mod progress;
 mod proof;
 mod result;
 mod scenario;
+mod screen;
 mod table;
 mod target;
+mod view;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use line::{Orders, Sayings};
@@ -28,6 +30,7 @@ pub use attack::{Flood, Kind};
 pub use capacity::{CapacityOptions, capacity};
 pub use group::{Group, SlowReaders};
 use part::{Order, Said, members};
+use progress::Progress;
 use proof::SecretOptions;
 pub use result::{Point, RunResult};
 pub use scenario::{Limits, Scenario, schema};
@@ -40,8 +43,6 @@ use crate::harness::{HarnessError, Say, read_json, run_in_folder};
 const SOCKETS_PER_PROCESS: u32 = 15_000;
 /// Lines of the parts that wait.
 const SAID_MAX: usize = 256;
-/// How often it says how it stands.
-const STATUS_PERIOD: Duration = Duration::from_secs(5);
 
 /// Runs a scenario against nodes that it starts itself, or that run already, and checks that every acked message came to every
 /// member of its room once and in order.
@@ -81,6 +82,9 @@ pub struct Means {
     /// Keep the folder with all logs also after a clean run
     #[arg(long)]
     pub keep: bool,
+    /// Say how it stands in lines, also where the standard error is a terminal
+    #[arg(long)]
+    pub plain: bool,
 }
 
 /// Makes a page of earlier runs; of several it compares them.
@@ -143,14 +147,19 @@ async fn drive(
         .max(means.agents.len() as u32);
     let parts = means.processes.unwrap_or(needed).min(scenario.all_rooms());
     let groups = scenario.groups();
+    let machine = machine()?;
+    let mut result = RunResult::new(name, scenario, machine.clone(), None);
+    let mut progress = Progress::open(means.plain, say, dir);
     let mut lines = Vec::new();
     let run = proof::nonce();
     for part in 0..parts {
-        lines.push(means.start(part, &run).await?);
+        lines.push(means.start(part, &run, &progress).await?);
     }
-    let (mut target, servers) = means.target.prepare(scenario, dir).await?;
+    let starting = means.target.prepare(scenario, dir);
+    let (mut target, servers) = progress.during(&result, starting).await?;
     let mut attack = None;
-    let mut result = RunResult::new(name, scenario, machine()?, target.used().await?);
+    result = RunResult::new(name, scenario, machine, target.used().await?);
+    progress.connecting();
     let (sender, mut said) = mpsc::channel(SAID_MAX);
     let (mut all, mut reading) = (Vec::new(), JoinSet::new());
     for (part, (mut orders, sayings)) in (0..).zip(lines) {
@@ -169,15 +178,22 @@ async fn drive(
         reading.spawn(listen(sayings, part as usize, sender.clone()));
     }
     drop(sender);
-    let (mut joined, mut done, mut told) = (0, 0, Instant::now());
+    let (mut joined, mut done) = (0, 0);
     while done < parts {
-        let Some((part, line)) = said.recv().await else { break };
+        let said = tokio::select! {
+            said = said.recv() => said,
+            () = progress.due() => {
+                progress.show(&result);
+                continue;
+            }
+        };
+        let Some((part, line)) = said else { break };
         match line? {
             Said::Joined => {
                 joined += 1;
                 if joined == parts {
                     result.begin(target.used().await?);
-                    say.line("the sockets are in their rooms; the talk begins");
+                    progress.begin();
                     attack = Some(Attackers::start(&scenario.floods, &servers, target.attackers(scenario)));
                     for orders in &mut all {
                         orders.go().await?;
@@ -188,10 +204,6 @@ async fn drive(
                 result.add(part, second);
                 if part == 0 {
                     result.sample(target.used().await?);
-                }
-                if told.elapsed() > STATUS_PERIOD {
-                    told = Instant::now();
-                    say.line(&result.status());
                 }
             }
             Said::Done(outcome) => {
@@ -204,16 +216,20 @@ async fn drive(
             }
         }
     }
-    // They leave by themselves, and are not measured any more.
-    while reading.join_next().await.is_some() {}
-    result.ended = target.end().await?;
+    progress.ending();
+    let ended = progress.during(&result, async {
+        // They leave by themselves, and are not measured any more.
+        while reading.join_next().await.is_some() {}
+        target.end().await
+    });
+    result.ended = ended.await?;
     Ok(result)
 }
 
 impl Means {
-    async fn start(&self, part: u32, run: &str) -> Result<(Orders, Sayings), HarnessError> {
+    async fn start(&self, part: u32, run: &str, progress: &Progress) -> Result<(Orders, Sayings), HarnessError> {
         match self.agents.as_slice() {
-            [] => Ok(line::local()?),
+            [] => Ok(line::local(progress.complaints()?)?),
             agents => {
                 let (agent, secret) = (&agents[part as usize % agents.len()], self.secret.read()?);
                 agent::remote(agent, &secret, run, self.target.url.is_empty()).await

@@ -166,7 +166,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 }
 
 async fn bridge(stream: BufReader<TcpStream>, place: Place) -> io::Result<()> {
-    let (mut part, mut orders, mut said) = line::part()?;
+    let (mut part, mut orders, mut said) = line::part(None)?;
     let (mut from, mut to) = tokio::io::split(stream);
     tokio::select! {
         ended = copy(&mut from, &mut orders) => ended?,

@@ -24,6 +24,10 @@ const BEAT: Duration = Duration::from_millis(100);
 const OVERSIZE: u64 = 8 * 1024 * 1024;
 /// What is written of it at a time.
 const CHUNK: [u8; 16 * 1024] = [b'x'; 16 * 1024];
+/// Messages in the attackers' room before they join it again: two pages of history, which all of them write together.
+const HISTORY: u32 = 2000;
+/// How many of them one may write: half of what the guard takes at once.
+const HISTORY_EACH: u32 = 1000;
 /// Attackers of one flood; more is what `roomcast-flood` is for.
 const SOCKETS_MAX: u32 = 200;
 /// Acts of each in a second.
@@ -39,6 +43,8 @@ pub enum Kind {
     Garbage,
     /// A valid user begins frames of 8 MiB.
     Oversize,
+    /// A valid user joins its room, which has thousands of messages, again and again, and is sent a page of them each time.
+    Joins,
     /// A stranger connects with a forged token, again and again.
     Reconnects,
 }
@@ -51,7 +57,7 @@ pub struct Flood {
     pub kind: Kind,
     /// How many there are, at most 200.
     pub sockets: u32,
-    /// Messages, frames or connects a second of each.
+    /// Messages, frames, joins or connects a second of each.
     pub per_second: f64,
 }
 
@@ -118,12 +124,16 @@ impl Attacker {
         };
         let mut beats = interval(every);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut history = match self.flood.kind {
+            Kind::Joins => HISTORY.div_ceil(self.flood.sockets).min(HISTORY_EACH),
+            _ => 0,
+        };
         loop {
             beats.tick().await;
             let Some(opened) = self.enter().await else { continue };
             self.tally.opened();
             if self.flood.kind != Kind::Reconnects {
-                self.attack(opened).await;
+                self.attack(opened, std::mem::take(&mut history)).await;
             }
             self.tally.closed();
         }
@@ -140,20 +150,25 @@ impl Attacker {
         let auth = auth(token, &self.user.username, APP);
         let hello = wire::text_frame(&format!("40{auth}"));
         if opened.stream.write_all(&hello).await.is_ok() && wire::wait_for(&mut opened, "40{", "44{").await {
-            if self.flood.kind != Kind::Events {
+            if !matches!(self.flood.kind, Kind::Events | Kind::Joins) {
                 return Some(opened);
             }
-            let join = wire::text_frame(&format!(r#"42["join",{{"roomID":"{ROOM}"}}]"#));
-            return opened.stream.write_all(&join).await.ok().map(|()| opened);
+            return opened.stream.write_all(&join()).await.ok().map(|()| opened);
         }
         count(&self.tally.forbidden);
         None
     }
 
-    /// Writes at its pace, and reads, until the server has enough.
-    async fn attack(&self, opened: Opened) {
+    /// Writes some messages at once and then at its pace, and reads, until the server has enough.
+    async fn attack(&self, opened: Opened, history: u32) {
         let (mut reading, mut writing) = opened.stream.into_split();
         let write = async {
+            for _ in 0..history {
+                if writing.write_all(&message()).await.is_err() {
+                    return;
+                }
+                count(&self.tally.events);
+            }
             let mut beats = interval(BEAT);
             beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut owed = 0.0;
@@ -181,13 +196,60 @@ impl Attacker {
 
     fn act(&self) -> Vec<u8> {
         match self.flood.kind {
-            Kind::Events => {
-                let event = json!(["message", { "roomID": ROOM, "message": "a flood of words" }]);
-                wire::text_frame(&format!("42{event}"))
-            }
+            Kind::Events => message(),
+            Kind::Joins => join(),
             Kind::Garbage => wire::text_frame(r#"42["message",{"roomID":"#),
             Kind::Oversize => [&wire::frame_head(OVERSIZE)[..], &CHUNK].concat(),
             Kind::Reconnects => Vec::new(),
         }
+    }
+}
+
+fn message() -> Vec<u8> {
+    let event = json!(["message", { "roomID": ROOM, "message": "a flood of words" }]);
+    wire::text_frame(&format!("42{event}"))
+}
+
+fn join() -> Vec<u8> {
+    wire::text_frame(&format!(r#"42["join",{{"roomID":"{ROOM}"}}]"#))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_joins_again_and_again_fills_the_room_first() {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = free.local_addr().unwrap();
+        drop(free);
+        tokio::spawn(crate::compare::floor::serve(server));
+        while TcpStream::connect(server).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        let flood = Flood {
+            kind: Kind::Joins,
+            sockets: 4,
+            per_second: 100.0,
+        };
+        let user = User {
+            username: "user0".to_owned(),
+            token: "token".to_owned(),
+            room: ROOM.to_owned(),
+        };
+        let attackers = Attackers::start(&[flood], &[server], vec![user; 4]);
+        // Joins come behind the history, ten of each in a tenth of a second.
+        let events = u64::from(HISTORY) + 100;
+        let enough = async {
+            while attackers.reports()[0].events < events {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(60), enough).await.unwrap();
+        let report = &attackers.reports()[0];
+        assert_eq!((report.tries, report.open_max, report.cut), (4, 4, 0), "{report:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! The line to a process of a load test, on this machine or at an agent: orders out, what it says back, a line of JSON each.
 
+use std::fs::File;
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
@@ -31,20 +32,21 @@ pub struct Sayings {
     _process: Option<Child>,
 }
 
-/// Starts a part as a process of this machine.
-pub fn local() -> io::Result<(Orders, Sayings)> {
-    let (process, orders, said) = part()?;
+/// Starts a part as a process of this machine, which complains to a file or where this process does.
+pub fn local(complaints: Option<File>) -> io::Result<(Orders, Sayings)> {
+    let (process, orders, said) = part(complaints)?;
     Ok(line(said, orders, "a client process".to_owned(), Some(process)))
 }
 
 /// A process of clients, and its standard input and output.
-pub(super) fn part() -> io::Result<(Child, ChildStdin, ChildStdout)> {
+pub(super) fn part(complaints: Option<File>) -> io::Result<(Child, ChildStdin, ChildStdout)> {
     let mut process = Command::new(std::env::current_exe()?)
         .arg("part")
         // It has no use for it.
         .env_remove(VARIABLE)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(complaints.map_or_else(Stdio::inherit, Stdio::from))
         .kill_on_drop(true)
         .spawn()?;
     let no_pipe = || io::Error::other("a part has no pipes");

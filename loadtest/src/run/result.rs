@@ -83,6 +83,14 @@ fn yes() -> bool {
     true
 }
 
+/// Latencies of a whole run: connects, and what came after the warm-up.
+pub(super) struct SoFar {
+    pub(super) ack: Percentiles,
+    pub(super) delivery: Percentiles,
+    pub(super) connect: Percentiles,
+    pub(super) first_delta: Percentiles,
+}
+
 /// What is gathered while it runs.
 #[derive(Clone, Debug)]
 struct Live {
@@ -207,10 +215,19 @@ impl RunResult {
         if let Some(point) = self.points.last_mut() {
             point.totals = totals;
         }
-        self.ack = Percentiles::of(&self.live.ack);
-        self.delivery = Percentiles::of(&self.live.delivery);
-        self.connect = Percentiles::of(&self.live.connect);
-        self.first_delta = Percentiles::of(&self.live.first_delta);
+        let all = self.so_far();
+        (self.ack, self.delivery) = (all.ack, all.delivery);
+        (self.connect, self.first_delta) = (all.connect, all.first_delta);
+    }
+
+    /// Latencies of the whole, as they are at the moment.
+    pub(super) fn so_far(&self) -> SoFar {
+        SoFar {
+            ack: Percentiles::of(&self.live.ack),
+            delivery: Percentiles::of(&self.live.delivery),
+            connect: Percentiles::of(&self.live.connect),
+            first_delta: Percentiles::of(&self.live.first_delta),
+        }
     }
 
     /// How it stands.

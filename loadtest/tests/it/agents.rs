@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::verdict::server;
 
-const SECRET: &str = "a secret that only these tests know";
+pub const SECRET: &str = "a secret that only these tests know";
 const SLOW: Duration = Duration::from_secs(60);
 
 fn program() -> Command {
@@ -47,7 +47,7 @@ async fn agent(folder: &Path) -> (Child, String) {
 }
 
 /// A run of so many seconds on the bare write loop.
-fn run(folder: &TempDir, server: SocketAddr, lasts: u32, agents: &[&str], secret: &str) -> Command {
+pub fn run(folder: &TempDir, server: SocketAddr, lasts: u32, agents: &[&str], secret: &str) -> Command {
     let folder = folder.path();
     let scenario = format!("about: x\nrooms: 4\nmembers: 3\nconnects_per_second: 500\nrate: 60\nlasts: {lasts}\n");
     let scenario = write(folder, "scenario.yaml", &scenario);

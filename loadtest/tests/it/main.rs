@@ -4,5 +4,7 @@
 
 mod agents;
 mod misbehaviour;
+mod schema;
+mod terminal;
 mod transports;
 mod verdict;
