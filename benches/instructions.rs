@@ -144,10 +144,7 @@ fn limit() -> Box<dyn FnMut()> {
 
 /// The answer of the script that reads a log.
 fn log_answer() -> Vec<Value> {
-    let entries = (1..=PAGE).map(|seq| {
-        let (position, epoch) = (Position { ts: seq, seq }.to_string(), "e-1");
-        Value::Array(vec![position.into(), "message".into(), epoch.into(), TOLD.into()])
-    });
+    let entries = (1..=PAGE).map(|seq| format!("{} e-1 message - {TOLD}", Position { ts: seq, seq }).into());
     let entries = Value::Array(entries.collect());
     let (top, zero) = (PAGE.to_string(), "0");
     vec![

@@ -124,23 +124,14 @@ pub fn read_page(answer: Vec<Value>) -> Option<LogPage> {
         more: more.as_i64()? == 1,
         events: entries
             .into_array()
-            .into_iter()
-            .map(read_entry)
+            .iter()
+            .map(|entry| Some(read_live(&entry.as_str()?)?.0))
             .collect::<Option<_>>()?,
     })
 }
 
-fn read_entry(value: Value) -> Option<RoomEvent> {
-    let [position, kind, epoch, json] = <[Value; 4]>::try_from(value.into_array()).ok()?;
-    Some(RoomEvent {
-        position: position.as_str()?.parse().ok()?,
-        kind: EventKind::parse(&kind.as_str()?)?,
-        epoch: Epoch::from(&*epoch.as_str()?),
-        json: RawValue::from_string(json.into_string()?).ok()?,
-    })
-}
-
-/// Reads a live message, `<position> <epoch> <kind> <trace> <json>`: the event, and its trace's context (`-`: none).
+/// Reads an event as it is published, and as an entry of a page, `<position> <epoch> <kind> <trace> <json>`: the event, and its
+/// trace's context (`-`: none).
 pub fn read_live(payload: &str) -> Option<(RoomEvent, &str)> {
     let mut parts = payload.splitn(5, ' ');
     let (position, epoch, kind, context, json) = (

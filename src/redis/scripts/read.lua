@@ -4,8 +4,9 @@
 -- ARGV  1 lower bound: none | id (exclusive position) | time (exclusive ms) | seq (exclusive number)  2 its value
 --       3 order: asc (the oldest above the bound) | desc (the newest above it; returned ascending)
 --       4 limit, entries  5 limit, bytes of event JSON  6 '1' when the room service says that the room exists
--- Returns { epoch, epochs, seq, ts, floor seq, floor ts, deleted (0 or 1), more (0 or 1), entries }, an entry being
---       { position, kind, epoch, JSON }. An order of `desc` with `more` means that older ones were left out.
+-- Returns { epoch, epochs, seq, ts, floor seq, floor ts, deleted (0 or 1), more (0 or 1), entries }, an entry being one text as
+--       on the live channel, `position epoch kind - JSON`: a client reads a page from the start whenever more of it has come, so
+--       it has as few parts as can be. An order of `desc` with `more` means that older ones were left out.
 local REVIVE_MS = 10000   -- a tombstone younger than this may be news that the room service's answer has not seen
 local PAGE = 100          -- entries fetched at once, so that the byte limit bounds the work
 local LAST_ID = '18446744073709551615-18446744073709551615'   -- Redis knows no interval above it
@@ -44,18 +45,19 @@ while limit > 0 do
   end
   local full = false
   for _, entry in ipairs(page) do
-    local fields, item = entry[2], { entry[1] }
+    local fields = entry[2]
+    local kind, epoch, json
     for i = 1, #fields, 2 do
-      if fields[i] == 'k' then item[2] = fields[i + 1]
-      elseif fields[i] == 'p' then item[3] = fields[i + 1]
-      elseif fields[i] == 'e' then item[4] = fields[i + 1] end
+      if fields[i] == 'k' then kind = fields[i + 1]
+      elseif fields[i] == 'p' then epoch = fields[i + 1]
+      elseif fields[i] == 'e' then json = fields[i + 1] end
     end
-    bytes = bytes + #item[4]
+    bytes = bytes + #json
     if #entries >= limit or (bytes > max_bytes and #entries > 0) then
       more, full = 1, true
       break
     end
-    entries[#entries + 1] = item
+    entries[#entries + 1] = entry[1] .. ' ' .. epoch .. ' ' .. kind .. ' - ' .. json
   end
   if full or #page < want then break end
   if order == 'asc' then from = '(' .. page[#page][1] else to = '(' .. page[#page][1] end
