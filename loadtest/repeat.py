@@ -17,7 +17,8 @@ from pathlib import Path
 RUNS = {
     "chaos": ["roomcast-chaos", "--minutes", "2", "--seed", "{seed}"],
     "questions": ["roomcast-questions", "--questions", "2000", "--fault-every", "0", "--seed", "{seed}"],
-    "crashes": ["roomcast-questions", "--questions", "2000", "--seed", "{seed}"],
+    # Long enough for leases of 30 s to end.
+    "crashes": ["roomcast-questions", "--questions", "8000", "--fault-every", "3000", "--seed", "{seed}"],
     "rollout": ["roomcast-rollout", "--how", "drain", "--spread", "30"],
 }
 
@@ -77,6 +78,7 @@ def main() -> int:
     parser.add_argument("--programs", type=Path, default=Path("target/release"), help="folder of the harnesses [%(default)s]")
     parser.add_argument("--binary", type=Path, help="the program under test [roomcast among the programs]")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is run [%(default)s]")
+    parser.add_argument("--first", type=int, default=1, help="number of the first round, its seed [%(default)s]")
     parser.add_argument("--only", default=",".join(RUNS), help="which runs [%(default)s]")
     parser.add_argument("--json", type=Path, help="where every result goes; those that are there already stay in the table")
     parser.add_argument("--table", action="store_true", help="run nothing, print the table of --json")
@@ -89,7 +91,7 @@ def main() -> int:
     if unknown := set(names) - set(RUNS):
         parser.error(f"no such run: {', '.join(sorted(unknown))}; there are {', '.join(RUNS)}")
     clean = True
-    for number in range(1, options.rounds + 1):
+    for number in range(options.first, options.rounds + 1):
         for name in names:
             began = time.monotonic()
             result = run(name, options.programs, binary, number)
