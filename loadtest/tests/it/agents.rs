@@ -69,6 +69,13 @@ pub fn run(folder: &TempDir, server: SocketAddr, lasts: u32, agents: &[&str], se
     run
 }
 
+/// Sends a signal by its name.
+pub async fn signal(process: &Child, name: &str) {
+    let pid = process.id().unwrap().to_string();
+    let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().await;
+    assert!(sent.unwrap().success());
+}
+
 async fn end(mut run: Command) -> (Option<i32>, String, String) {
     let output = timeout(SLOW, run.output()).await.unwrap().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -156,16 +163,8 @@ async fn an_agent_serves_one_run_and_the_next_when_who_led_it_is_gone() {
     let (code, table, errors) = end(run(&folder, server, 2, &[&address], SECRET)).await;
     assert_eq!(code, Some(0), "{table}{errors}");
 
-    let pid = one.id().unwrap().to_string();
     // As Kubernetes ends it.
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .await
-            .unwrap()
-            .success()
-    );
+    signal(&one, "TERM").await;
     assert_eq!(timeout(SLOW, one.wait()).await.unwrap().unwrap().code(), Some(0));
 }
 

@@ -11,7 +11,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::agents::{SECRET, run};
+use super::agents::{SECRET, run, signal};
 use super::verdict::server;
 
 const SLOW: Duration = Duration::from_secs(60);
@@ -92,15 +92,7 @@ async fn an_interrupt_gives_the_terminal_back() {
     let (mut run, terminal) = Terminal::open().start(run(&folder, server, 60, &[], SECRET));
     let (terminal, picture) = read(terminal, "talk, ").await;
     assert!(picture.contains(ENTER) && !picture.contains(LEAVE), "{picture}");
-    let pid = run.id().unwrap().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &pid])
-            .status()
-            .await
-            .unwrap()
-            .success()
-    );
+    signal(&run, "INT").await;
     let (_, rest) = read(terminal, "").await;
     assert_eq!(run.wait().await.unwrap().code(), Some(2), "{rest}");
     let (_, after) = rest.split_once(LEAVE).unwrap();
